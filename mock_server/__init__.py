@@ -1,0 +1,1 @@
+"""A mock server for the WaveSpeedAI FLUX LoRA HTTP API."""

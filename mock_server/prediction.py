@@ -1,0 +1,91 @@
+"""What was asked of a model, and the dated events of what became of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """The four states that the API pages document for a task."""
+
+    CREATED = "created"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in {Status.COMPLETED, Status.FAILED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One change of a prediction's status. A future date means that it has yet to happen.
+
+    `at` is in milliseconds since the Unix epoch, on the server's clock. `outputs` are file names, one per
+    output, and `nsfw` one flag per output; both only when completed. `error` only when failed.
+    """
+
+    at: int
+    status: Status
+    error: str = ""
+    outputs: tuple[str, ...] = ()
+    nsfw: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One task: which model, how its story goes, and its events in the order of their dates.
+
+    `created_at` is in milliseconds since the Unix epoch. `seed` is where everything random about this
+    prediction comes from. `inline` means that outputs are answered as base64 instead of URLs.
+    """
+
+    id: str
+    model: str
+    edition: str
+    version: str
+    scenario: str
+    created_at: int
+    seed: int
+    inline: bool = False
+    events: tuple[Event, ...]
+
+    @property
+    def ends_at(self) -> int | None:
+        """When the final event happens, or None while no end is in sight."""
+        last = self.events[-1]
+        return last.at if last.status.final else None
+
+    def seen_at(self, now: int) -> tuple[Event, ...]:
+        """The events that have happened by `now`; never empty, since a prediction begins with one."""
+        return tuple(event for event in self.events if event.at <= now) or self.events[:1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The request behind a prediction.
+
+    `received` is the JSON text of the body as it came in. `defaults` maps the JSON pointer of each field
+    that was left out to the documented default that took its place. `warnings` are remarks for the author
+    of the client: unknown fields, inputs that could not be read.
+    """
+
+    received: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The effective input: what was received, with the defaults in place."""
+        value: dict[str, Any] = json.loads(self.received)
+        for pointer, default in self.defaults.items():
+            place: Any = value
+            *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+            for parent in parents:
+                place = place[int(parent)] if isinstance(place, list) else place[parent]
+            place[last] = default
+        return value
