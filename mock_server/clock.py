@@ -76,9 +76,14 @@ class ManualClock:
         """The server's time."""
         return self._shelf.clock_state().at(self._real.now())
 
-    def state(self) -> ClockState:
-        """Whether time runs, and how far it is from the machine's."""
-        return self._shelf.clock_state()
+    def running(self) -> bool:
+        """Whether time runs, or stands still."""
+        return self._shelf.clock_state().frozen_at is None
+
+    def ahead(self) -> int:
+        """By how many milliseconds this clock differs from the machine's."""
+        real = self._real.now()
+        return self._shelf.clock_state().at(real) - real
 
     def freeze(self) -> ClockState:
         """Stops time where it is."""

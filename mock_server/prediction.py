@@ -40,8 +40,8 @@ class Event:
 class Prediction:
     """One task: which model, how its story goes, and its events in the order of their dates.
 
-    `created_at` is in milliseconds since the Unix epoch. `seed` is where everything random about this
-    prediction comes from. `inline` means that outputs are answered as base64 instead of URLs.
+    `id` is 32 hexadecimal digits; everything random about the prediction follows from it. `created_at` is in
+    milliseconds since the Unix epoch. `inline` means that outputs are answered as base64 instead of URLs.
     """
 
     id: str
@@ -50,9 +50,13 @@ class Prediction:
     version: str
     scenario: str
     created_at: int
-    seed: int
     inline: bool = False
     events: tuple[Event, ...]
+
+    @property
+    def luck(self) -> int:
+        """60 random bits that belong to this prediction alone."""
+        return int(self.id[:15], 16)
 
     @property
     def ends_at(self) -> int | None:

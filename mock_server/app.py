@@ -1,0 +1,205 @@
+"""Puts the parts together; the only place that constructs."""
+
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from connexion.exceptions import ProblemException
+from connexion.middleware import ConnexionMiddleware
+from connexion.middleware.exceptions import ExceptionMiddleware
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware.security import SecurityMiddleware
+from connexion.middleware.server_error import ServerErrorMiddleware
+from connexion.options import SwaggerUIOptions
+from connexion.resolver import Resolver
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from mock_server.auth import BearerKeys
+from mock_server.backend import SimulatedBackend
+from mock_server.catalog import CURRENT, Catalog, Edition, load_catalog
+from mock_server.clock import ManualClock, SystemClock
+from mock_server.control import operations as control
+from mock_server.errors import BadConfiguration
+from mock_server.handlers import Desk, result, submit
+from mock_server.middleware import (
+    CONTROL_PREFIX,
+    DocsMiddleware,
+    GuardMiddleware,
+    Operation,
+    ValidationMiddleware,
+    answer_error,
+    endpoint,
+)
+from mock_server.outputs import Outputs
+from mock_server.outputs import serve as serve_output
+from mock_server.scenarios import SCENARIOS
+from mock_server.store import MemoryStore, Store
+from mock_server.validation import compile_rules
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set about a server. Each is a flag of `wavemock serve`, explained there."""
+
+    data: Path
+    edition: str = CURRENT
+    openapi: Path | None = None
+    only: bool = False
+    scenario: str = "normal"
+    seed: int | None = None
+    api_keys: tuple[str, ...] = ()
+    unknown_fields: str = "report"
+    max_body: int = 32 * 1024 * 1024
+    store: str | None = None
+    keep: int = 100_000
+    keep_bytes: int = 1024 * 1024 * 1024
+    public_url: str | None = None
+    control_token: str | None = None
+    sync_seconds: float = 90
+    image_format: str = "png"
+    base64: str = "raw"
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The whole server as one ASGI application.
+
+    Raises BadConfiguration where the settings, the contracts or the store will not do.
+    """
+    catalog = load_catalog(
+        directory=settings.openapi, only=settings.only, closed=settings.unknown_fields == "reject"
+    )
+    if settings.edition not in catalog:
+        raise BadConfiguration(f"there is no edition {settings.edition!r}; there are: {', '.join(catalog)}")
+    if settings.scenario not in SCENARIOS:
+        raise BadConfiguration(
+            f"there is no scenario {settings.scenario!r}; there are: {', '.join(SCENARIOS)}"
+        )
+    store = _open_store(settings)
+    clock = ManualClock(real=SystemClock(), shelf=store)
+    backend = SimulatedBackend(image_format=settings.image_format)
+    outputs = Outputs(directory=settings.data, store=store, clock=clock, make=backend.make)
+    desk = Desk(
+        store=store,
+        clock=clock,
+        backend=backend,
+        outputs=outputs,
+        run=run_in_threadpool if store.blocking else _at_once,
+        root_edition=settings.edition,
+        scenario=settings.scenario,
+        seed=settings.seed,
+        public_url=settings.public_url.rstrip("/") if settings.public_url else None,
+        sync_seconds=settings.sync_seconds,
+        data_uri=settings.base64 == "data-uri",
+    )
+    return _connexion(settings, catalog, desk)
+
+
+def check(settings: Settings) -> None:
+    """Raises BadConfiguration where `create_app` would; leaves nothing open."""
+    load_catalog(directory=settings.openapi, only=settings.only)
+    _open_store(settings).close()
+
+
+def _open_store(settings: Settings) -> Store:
+    if settings.store is None:
+        return MemoryStore(keep=settings.keep, keep_bytes=settings.keep_bytes)
+    # SQLAlchemy is a third of the time that a start takes, so it is left out where it is not needed.
+    from mock_server.sql_store import SqlStore  # noqa: PLC0415
+
+    return SqlStore(settings.store)
+
+
+async def _at_once(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
+
+
+def _connexion(settings: Settings, catalog: Catalog, desk: Desk) -> ConnexionMiddleware:
+    known = [contract.path for contract in catalog[settings.edition].contracts.values()]
+    behind = endpoint(known, output_files=partial(serve_output, desk.outputs))
+    app = ConnexionMiddleware(
+        behind,
+        import_name=__name__,
+        lifespan=partial(_lifespan, desk.store),
+        middlewares=[
+            ServerErrorMiddleware,
+            ExceptionMiddleware,
+            partial(GuardMiddleware, token=settings.control_token),
+            DocsMiddleware,
+            _StrictRouting,
+            SecurityMiddleware,
+            ValidationMiddleware,
+            LifespanMiddleware,
+        ],
+        resolver=Resolver(lambda _operation_id: behind),
+        security_map={"bearer": lambda: BearerKeys(accepted=tuple(k.encode() for k in settings.api_keys))},
+        swagger_ui_options=SwaggerUIOptions(
+            swagger_ui_path="/docs",
+            spec_path="/openapi.json",
+            # Without this, Swagger UI asks a validator on the network about the document.
+            swagger_ui_config={"validatorUrl": None},
+        ),
+    )
+    add = partial(_add_api, app, max_body=settings.max_body)
+    for edition in catalog.values():
+        add(edition.document, f"/editions/{edition.name}", _operations(edition, desk))
+    root = catalog[settings.edition]
+    add(root.document, "", _operations(root, desk))
+    add(control.document(), CONTROL_PREFIX, control.operations(desk, catalog))
+    for kind in (HTTPException, ProblemException, Exception):
+        app.add_error_handler(kind, answer_error)
+    return app
+
+
+class _StrictRouting(RoutingMiddleware):
+    """Connexion's routing, without redirects from a path with a slash too many."""
+
+    def add_api(self, *args: Any, **kwargs: Any) -> None:
+        """Adds the routes of one document."""
+        super().add_api(*args, **kwargs)
+        self.router.redirect_slashes = False
+        for route in self.router.routes:
+            if (inner := getattr(route, "app", None)) is not None:
+                inner.redirect_slashes = False
+
+
+def _add_api(
+    app: ConnexionMiddleware,
+    document: Mapping[str, Any],
+    base_path: str,
+    operations: Mapping[str, Operation],
+    *,
+    max_body: int,
+) -> None:
+    app.add_api(dict(document), base_path=base_path, checked_operations=operations, max_body=max_body)
+
+
+def _operations(edition: Edition, desk: Desk) -> dict[str, Operation]:
+    """What the operations of an edition do: its contracts submit, the others tell results."""
+    listed = {
+        operation["operationId"]: Operation(handler=partial(result, desk))
+        for item in edition.document["paths"].values()
+        for operation in item.values()
+    }
+    submits = {
+        name: Operation(handler=partial(submit, desk, contract), body=compile_rules(contract.schema))
+        for name, contract in edition.contracts.items()
+    }
+    return listed | submits
+
+
+@asynccontextmanager
+async def _lifespan(store: Store, _app: Any) -> AsyncIterator[None]:
+    # What was built at start stays; the garbage collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
+    yield
+    store.close()

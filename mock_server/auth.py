@@ -1,0 +1,84 @@
+"""Who may use the API (bearer keys), and who may use the control plane."""
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from mock_server.body import header
+from mock_server.errors import Refusal
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wavemock"'}
+
+
+def bearer_key(scope: Scope) -> bytes:
+    """The key in `Authorization: Bearer KEY`, or nothing."""
+    scheme, _, key = header(scope, b"authorization").strip().partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BearerKeys:
+    """Connexion's handler for the bearer scheme. `accepted` are the keys that open; any key when it is empty."""
+
+    accepted: tuple[bytes, ...] = ()
+
+    def get_fn(
+        self, _scheme: dict[str, Any], _scopes: list[str]
+    ) -> Callable[[HTTPConnection], Awaitable[dict[str, Any]]]:
+        """The function that lets a request through or refuses it with 401."""
+
+        async def check(request: HTTPConnection) -> dict[str, Any]:
+            key = bearer_key(request.scope)
+            if not key:
+                raise Refusal(
+                    401, "There is no key; send Authorization: Bearer YOUR_KEY.", headers=_CHALLENGE
+                )
+            # Every accepted key is compared, so that the time taken tells nothing.
+            if self.accepted and not sum(hmac.compare_digest(key, each) for each in self.accepted):
+                raise Refusal(401, "The key is not one that this server accepts.", headers=_CHALLENGE)
+            return {}
+
+        return check
+
+
+def guard_control(scope: Scope, *, token: str | None) -> None:
+    """Refuses the control plane to whoever is neither on this machine nor holds the token.
+
+    Without a token, both ends have to be loopback: the peer's address, and the name it asked for. The latter
+    keeps out web pages that point a name of their own at 127.0.0.1, and `Origin` those that post to it.
+    """
+    if token is not None:
+        if not hmac.compare_digest(bearer_key(scope), token.encode()):
+            raise Refusal(
+                401, "The control plane wants Authorization: Bearer CONTROL_TOKEN.", headers=_CHALLENGE
+            )
+        return
+    peer = scope["client"][0] if scope.get("client") else "127.0.0.1"
+    asked = _hostname(header(scope, b"host").decode("latin-1"))
+    origin = urlsplit(header(scope, b"origin").decode("latin-1")).hostname
+    if not all(_is_loopback(each) for each in (peer, asked or "localhost", origin or "localhost")):
+        raise Refusal(
+            403,
+            "The control plane answers on loopback only; start with --control-token to open it to others.",
+        )
+
+
+def _hostname(host: str) -> str:
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_loopback(name: str) -> bool:
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

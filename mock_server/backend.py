@@ -1,0 +1,115 @@
+"""The simulated backend: tells how a prediction will go, and makes what it is said to have made."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mock_server.catalog import Contract
+from mock_server.drawing import Picture, draw
+from mock_server.prediction import Asked, Prediction
+from mock_server.scenarios import Scenario, tell
+from mock_server.weights import lora_file
+
+OWN_OUTPUT = re.compile(r"(?:https?://[^/?#]+)?/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
+"""A URL of an output of this server. Which host it names does not matter; the id says enough."""
+
+_DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_SEEDS = 10_000_000_000
+_DEFAULT_RANK = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedBackend:
+    """Makes outputs without a model. `image_format` is what images are encoded as unless a request says."""
+
+    image_format: str
+
+    def submit(
+        self, prediction: Prediction, *, contract: Contract, scenario: Scenario, given: Mapping[str, Any]
+    ) -> Prediction:
+        """The prediction with the events that lie ahead of it; `given` is its effective input."""
+        if contract.produces == "lora":
+            outputs: tuple[str, ...] = ("0.safetensors",)
+        else:
+            suffix = self._image_format(given)
+            outputs = tuple(f"{index}.{suffix}" for index in range(int(given.get("num_images", 1))))
+        events = tell(
+            scenario,
+            at=prediction.created_at,
+            seconds=contract.seconds,
+            luck=prediction.luck,
+            outputs=outputs,
+            checked=bool(given.get("enable_safety_checker", contract.produces == "images")),
+        )
+        inline = contract.produces == "images" and bool(given.get("enable_base64_output", False))
+        return replace(prediction, events=events, inline=inline)
+
+    def _image_format(self, given: Mapping[str, Any]) -> str:
+        asked = str(given.get("output_format", self.image_format)).lower()
+        return {"jpg": "jpeg"}.get(asked, asked if asked in {"png", "jpeg", "webp"} else self.image_format)
+
+    def make(
+        self, prediction: Prediction, asked: Asked, name: str, fetch: Callable[[str, str], bytes | None]
+    ) -> bytes:
+        """The bytes of one output. The same request and seed make the same bytes.
+
+        `fetch` gives another output of this server by prediction id and file name, where there is one.
+        """
+        given = asked.input
+        stem, _, suffix = name.partition(".")
+        if suffix == "safetensors":
+            return lora_file(
+                rank=int(given.get("lora_rank", _DEFAULT_RANK)),
+                seed=seed_of(prediction, given),
+                trigger_word=given.get("trigger_word"),
+                steps=int(given.get("steps", 0)),
+                model=prediction.model,
+            )
+        width, _, height = str(given.get("size", "1024*1024")).partition("*")
+        image = _read(given.get("image"), fetch)
+        picture = Picture(
+            model=prediction.model,
+            prompt=str(given.get("prompt", "")),
+            width=int(width),
+            height=int(height),
+            seed=seed_of(prediction, given) + int(stem),
+            steps=given.get("num_inference_steps"),
+            guidance=given.get("guidance_scale"),
+            loras=tuple((str(lora["path"]), float(lora["scale"])) for lora in given.get("loras", [])),
+            strength=given.get("strength") if image is not None else None,
+            image=image,
+            mask=_read(given.get("mask_image"), fetch) if image is not None else None,
+        )
+        return draw(picture, suffix)
+
+
+def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
+    """The seed that was asked for, or the one that -1 drew."""
+    seed = int(given.get("seed", -1))
+    return seed if seed >= 0 else prediction.luck % _SEEDS
+
+
+def remarks(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the simulated backend will not do with an input, for the author of the client."""
+    return tuple(
+        f"{name} was not looked at: only base64, data URIs and outputs of this server are"
+        for name in ("image", "mask_image")
+        if isinstance(text := given.get(name), str)
+        and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE)
+        and not OWN_OUTPUT.fullmatch(text)
+    )
+
+
+def _read(text: Any, fetch: Callable[[str, str], bytes | None]) -> bytes | None:
+    if not isinstance(text, str) or not text:
+        return None
+    if own := OWN_OUTPUT.fullmatch(text):
+        return fetch(own["id"], own["name"])
+    prefix = _DATA_URI.match(text)
+    try:
+        return base64.b64decode(text[prefix.end() if prefix else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        return None

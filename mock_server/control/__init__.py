@@ -1,0 +1,1 @@
+"""The control plane: look inside the server, move its clock, forget everything."""

@@ -1,0 +1,168 @@
+"""YAML files read so that every value knows its file and line, and references followed across files."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+
+from mock_server.errors import BadConfiguration
+
+
+class Place(str):
+    """A file and a line, as `file.yaml:12`."""
+
+    __slots__ = ()
+
+
+class LocatedDict(dict[str, Any]):
+    """A mapping that knows where each of its keys was written, and in which file its references start."""
+
+    def __init__(self, *, path: Path, line: int) -> None:
+        super().__init__()
+        self.path = path
+        self.line = line
+        self.lines: dict[str, int] = {}
+
+    def place(self, key: str | None = None) -> Place:
+        """Where `key` stands, or the mapping itself."""
+        return Place(f"{self.path}:{self.lines.get(key, self.line) if key else self.line}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as JSON knows it: no dates, no `yes`, no octal numbers; text keys, each once."""
+
+    path = Path()
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", ["t", "f"]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[LocatedDict]:
+    result = LocatedDict(path=loader.path, line=node.start_mark.line + 1)
+    yield result
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.tag != "tag:yaml.org,2002:merge" and key_node.value in seen:
+            raise BadConfiguration(
+                f"{loader.path}:{key_node.start_mark.line + 1}: the key {key_node.value!r} stands here twice"
+            )
+        seen.add(str(key_node.value))
+    loader.flatten_mapping(node)
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise BadConfiguration(f"{loader.path}:{key_node.start_mark.line + 1}: a key has to be a text")
+        result.lines[key_node.value] = key_node.start_mark.line + 1
+        result[key_node.value] = loader.construct_object(value_node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def read(path: Path) -> LocatedDict:
+    """Reads one YAML file whose top is a mapping.
+
+    Raises BadConfiguration, with file and line, where it cannot be read or is no YAML.
+    """
+    loader = None
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.path = path
+        value = loader.get_single_data()
+    except OSError as error:
+        raise BadConfiguration(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadConfiguration(f"{path}: is not UTF-8 text") from error
+    except yaml.reader.ReaderError as error:
+        raise BadConfiguration(f"{path}: has a character that YAML does not allow: {error.reason}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadConfiguration(f"{path}:{line}: is not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise BadConfiguration(f"{path}: is not YAML: {error}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if not isinstance(value, LocatedDict):
+        raise BadConfiguration(f"{path}:1: is not an OpenAPI document; one begins with `openapi: 3.0.3`")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """The files that references may lead to, each read once. `fallback` is searched after a file's own folder."""
+
+    fallback: Path
+    files: dict[Path, LocatedDict]
+
+    def read(self, path: Path) -> LocatedDict:
+        """The file at `path`, from memory when it was read before."""
+        path = path.resolve()
+        if path not in self.files:
+            self.files[path] = read(path)
+        return self.files[path]
+
+    def follow(self, reference: str, *, referrer: LocatedDict) -> Any:
+        """What a `$ref` of `referrer` points to.
+
+        Raises BadConfiguration, with the place of the reference, where it leads nowhere.
+        """
+        place = referrer.place("$ref")
+        name, _, pointer = reference.partition("#")
+        if "://" in name:
+            raise BadConfiguration(f"{place}: {reference} is on the network; only files are followed")
+        path = referrer.path
+        if name:
+            candidates = [referrer.path.parent / unquote(name), self.fallback / Path(unquote(name)).name]
+            path = next((each for each in candidates if each.is_file()), candidates[0])
+            if not path.is_file():
+                raise BadConfiguration(f"{place}: {reference} leads to no file")
+        value: Any = self.read(path)
+        for raw in pointer.split("/")[1:]:
+            key = unquote(raw).replace("~1", "/").replace("~0", "~")
+            if not isinstance(value, LocatedDict) or key not in value:
+                raise BadConfiguration(f"{place}: {reference} leads nowhere; there is no {key!r}")
+            value = value[key]
+        return value
+
+    def resolve(self, value: Any, *, chain: tuple[str, ...] = ()) -> Any:
+        """The value with every `$ref` replaced by what it points to; places stay known.
+
+        Raises BadConfiguration where a reference leads nowhere or back into itself.
+        """
+        if isinstance(value, list):
+            return [self.resolve(item, chain=chain) for item in value]
+        if not isinstance(value, LocatedDict):
+            return value
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            step = f"{value.path}|{reference}"
+            if step in chain:
+                raise BadConfiguration(
+                    f"{value.place('$ref')}: {reference} leads back into itself; recursive schemas are not served"
+                )
+            return self.resolve(self.follow(reference, referrer=value), chain=(*chain, step))
+        result = LocatedDict(path=value.path, line=value.line)
+        result.lines = value.lines
+        result.update({key: self.resolve(item, chain=chain) for key, item in value.items()})
+        return result
+
+
+def plain(value: Any) -> Any:
+    """The value without places, as ordinary dicts and lists; shares nothing with it."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

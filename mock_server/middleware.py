@@ -1,0 +1,170 @@
+"""The steps of Connexion's stack that are ours: checking a request, answering it, and answering what went wrong."""
+
+import difflib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from connexion.exceptions import ProblemException
+from connexion.lifecycle import ConnexionRequest, ConnexionResponse
+from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
+from connexion.middleware.swagger_ui import SwaggerUIMiddleware
+from connexion.operations import AbstractOperation
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mock_server.auth import guard_control
+from mock_server.body import ClientGone, check_media_type, read_body
+from mock_server.errors import Refusal, StoreUnavailable, envelope
+from mock_server.handlers import Answer, Call
+from mock_server.outputs import PATH as OUTPUTS_PATH
+from mock_server.validation import Parameter, Rules, ask, check_query
+
+CONTROL_PREFIX = "/_mock"
+"""Below which the control plane answers."""
+
+_JSON = (b"content-type", b"application/json")
+_CALL = "wavemock.call"
+_log = logging.getLogger("wavemock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What an operation of a document does, and what its requests have to keep to.
+
+    `body` are the rules of its JSON body, None where it takes none.
+    """
+
+    handler: Callable[[Call], Awaitable[Answer]]
+    body: Rules | None = None
+    parameters: tuple[Parameter, ...] = ()
+    query: Rules | None = None
+
+
+class _CheckedOperation:
+    """Reads and checks the request of one operation, and hands it on as a Call."""
+
+    def __init__(self, operation: Operation, *, next_app: ASGIApp, max_body: int) -> None:
+        self.operation = operation
+        self.next_app = next_app
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = self.operation
+        given, asked, query = None, None, {}
+        if operation.body is not None:
+            check_media_type(scope)
+            body = await read_body(scope, receive, limit=self.max_body)
+            given, asked = ask(operation.body, body)
+        if operation.query is not None:
+            query = check_query(operation.parameters, operation.query, scope["query_string"])
+        call = Call(scope=scope, receive=receive, given=given, asked=asked, query=query)
+        scope[_CALL] = (operation.handler, call)
+        await self.next_app(scope, receive, send)
+
+
+class _CheckedAPI(RoutedAPI[_CheckedOperation]):
+    """The operations of one OpenAPI document, checked."""
+
+    def __init__(
+        self, *args: Any, checked_operations: Mapping[str, Operation], max_body: int, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.checked_operations = checked_operations
+        self.max_body = max_body
+        self.add_paths()
+
+    def make_operation(self, operation: AbstractOperation) -> _CheckedOperation:
+        """The checked form of one operation."""
+        return _CheckedOperation(
+            self.checked_operations[operation.operation_id], next_app=self.next_app, max_body=self.max_body
+        )
+
+
+class ValidationMiddleware(RoutedMiddleware[_CheckedAPI]):
+    """Takes the place of Connexion's own request validation."""
+
+    api_cls = _CheckedAPI
+
+
+class DocsMiddleware(SwaggerUIMiddleware):
+    """Connexion's Swagger UI, which costs the other paths nothing."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves `/docs` and `/openapi.json` below every base path."""
+        if scope["type"] == "http" and ("/docs" in scope["path"] or "/openapi." in scope["path"]):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class GuardMiddleware:
+    """Keeps strangers out of the control plane."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        self.app = app
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets everything through but requests of the control plane from elsewhere."""
+        if scope["type"] == "http" and scope["path"].startswith(CONTROL_PREFIX):
+            guard_control(scope, token=self.token)
+        await self.app(scope, receive, send)
+
+
+def endpoint(paths: Iterable[str], *, output_files: ASGIApp) -> ASGIApp:
+    """The application behind Connexion: answers checked calls, and serves what no contract describes.
+
+    That is `output_files`, and for the rest a 404 that names the nearest of `paths`.
+    """
+    known = list(paths)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if _CALL not in scope:
+            path = scope["path"][:200]
+            if path.startswith(OUTPUTS_PATH):
+                await output_files(scope, receive, send)
+                return
+            close = difflib.get_close_matches(path, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else " The paths that exist are listed at /docs."
+            raise Refusal(404, f"There is nothing at {path}.{hint}")
+        handler, call = scope[_CALL]
+        result: Answer = await handler(call)
+        length = (b"content-length", str(len(result.body)).encode())
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [_JSON, length, *result.headers]}
+        )
+        await send({"type": "http.response.body", "body": result.body})
+
+    return answer
+
+
+def as_refusal(error: Exception) -> Refusal:
+    """What an exception of ours, of Starlette or of Connexion means to the client."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, ClientGone):
+        return Refusal(400, "The connection was closed before the request had arrived.")
+    if isinstance(error, StoreUnavailable):
+        return Refusal(503, f"The store is unavailable: {error}.", headers={"Retry-After": "1"})
+    if isinstance(error, HTTPException):
+        allowed = dict(error.headers or {})
+        hint = f" Allowed: {allowed['Allow']}." if "Allow" in allowed else ""
+        return Refusal(error.status_code, f"{error.detail}.{hint}", headers=allowed)
+    if isinstance(error, ProblemException):
+        return Refusal(error.status, f"{error.detail or error.title}.")
+    _log.error("a request ended in an error of the server", exc_info=error)
+    return Refusal(500, "The server made a mistake; its log says which.")
+
+
+async def answer_error(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+    """Connexion's error handler for all exceptions: an envelope whatever happened."""
+    refusal = as_refusal(error)
+    return ConnexionResponse(
+        status_code=refusal.status,
+        mimetype="application/json",
+        content_type="application/json",
+        body=envelope(refusal.status, refusal.message, refusal.data),
+        headers=refusal.headers,
+    )
