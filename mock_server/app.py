@@ -1,7 +1,7 @@
 """Puts the parts together; the only place that constructs."""
 
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from connexion.exceptions import ProblemException
-from connexion.middleware import ConnexionMiddleware
 from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.main import ConnexionMiddleware
 from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.middleware.server_error import ServerErrorMiddleware
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from mock_server.auth import BearerKeys
 from mock_server.backend import SimulatedBackend
-from mock_server.catalog import CURRENT, Catalog, Edition, load_catalog
+from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_catalog
 from mock_server.clock import ManualClock, SystemClock
 from mock_server.control import operations as control
 from mock_server.errors import BadConfiguration
@@ -77,8 +77,7 @@ def create_app(settings: Settings) -> ASGIApp:
     catalog = load_catalog(
         directory=settings.openapi, only=settings.only, closed=settings.unknown_fields == "reject"
     )
-    if settings.edition not in catalog:
-        raise BadConfiguration(f"there is no edition {settings.edition!r}; there are: {', '.join(catalog)}")
+    root = edition_of(catalog, settings.edition)
     if settings.scenario not in SCENARIOS:
         raise BadConfiguration(
             f"there is no scenario {settings.scenario!r}; there are: {', '.join(SCENARIOS)}"
@@ -100,7 +99,7 @@ def create_app(settings: Settings) -> ASGIApp:
         sync_seconds=settings.sync_seconds,
         data_uri=settings.base64 == "data-uri",
     )
-    return _connexion(settings, catalog, desk)
+    return _connexion(settings, catalog, root, desk)
 
 
 def check(settings: Settings) -> None:
@@ -122,23 +121,25 @@ async def _at_once(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
-def _connexion(settings: Settings, catalog: Catalog, desk: Desk) -> ConnexionMiddleware:
-    known = [contract.path for contract in catalog[settings.edition].contracts.values()]
+def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) -> ConnexionMiddleware:
+    known = [contract.path for contract in root.contracts.values()]
     behind = endpoint(known, output_files=partial(serve_output, desk.outputs))
+    # Connexion annotates these as applications; they are what makes one.
+    middlewares: list[Any] = [
+        ServerErrorMiddleware,
+        ExceptionMiddleware,
+        partial(GuardMiddleware, token=settings.control_token),
+        DocsMiddleware,
+        _StrictRouting,
+        SecurityMiddleware,
+        ValidationMiddleware,
+        LifespanMiddleware,
+    ]
     app = ConnexionMiddleware(
         behind,
         import_name=__name__,
         lifespan=partial(_lifespan, desk.store),
-        middlewares=[
-            ServerErrorMiddleware,
-            ExceptionMiddleware,
-            partial(GuardMiddleware, token=settings.control_token),
-            DocsMiddleware,
-            _StrictRouting,
-            SecurityMiddleware,
-            ValidationMiddleware,
-            LifespanMiddleware,
-        ],
+        middlewares=middlewares,
         resolver=Resolver(lambda _operation_id: behind),
         security_map={"bearer": lambda: BearerKeys(accepted=tuple(k.encode() for k in settings.api_keys))},
         swagger_ui_options=SwaggerUIOptions(
@@ -151,7 +152,6 @@ def _connexion(settings: Settings, catalog: Catalog, desk: Desk) -> ConnexionMid
     add = partial(_add_api, app, max_body=settings.max_body)
     for edition in catalog.values():
         add(edition.document, f"/editions/{edition.name}", _operations(edition, desk))
-    root = catalog[settings.edition]
     add(root.document, "", _operations(root, desk))
     add(control.document(), CONTROL_PREFIX, control.operations(desk, catalog))
     for kind in (HTTPException, ProblemException, Exception):

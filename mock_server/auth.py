@@ -24,7 +24,7 @@ def bearer_key(scope: Scope) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerKeys:
-    """Connexion's handler for the bearer scheme. `accepted` are the keys that open; any key when it is empty."""
+    """Connexion's handler for the bearer scheme. `accepted` are the keys that open; any key when empty."""
 
     accepted: tuple[bytes, ...] = ()
 
@@ -50,8 +50,8 @@ class BearerKeys:
 def guard_control(scope: Scope, *, token: str | None) -> None:
     """Refuses the control plane to whoever is neither on this machine nor holds the token.
 
-    Without a token, both ends have to be loopback: the peer's address, and the name it asked for. The latter
-    keeps out web pages that point a name of their own at 127.0.0.1, and `Origin` those that post to it.
+    Without a token, both ends have to be loopback: the peer's address, and the name it asked for. The
+    latter keeps out web pages that point a name of their own at 127.0.0.1; `Origin`, those that post to it.
     """
     if token is not None:
         if not hmac.compare_digest(bearer_key(scope), token.encode()):

@@ -14,6 +14,8 @@ _JSON_MEDIA_TYPE = re.compile(
 MOST_LEVELS = 100
 """How deep a body may be nested; the contracts need three levels."""
 
+_TOO_DEEP = f"the body is nested too deeply; {MOST_LEVELS} levels are taken"
+
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -44,7 +46,8 @@ def check_media_type(scope: Scope) -> None:
 async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
     """The whole body.
 
-    Raises Refusal 413 as soon as it is known to be longer than `limit` bytes, ClientGone when the client left.
+    Raises Refusal 413 as soon as it is known to be longer than `limit` bytes, ClientGone when the client
+    left.
     """
     too_large = Refusal(
         413, f"The body is larger than the {limit} bytes that this server takes (--max-body)."
@@ -87,22 +90,22 @@ def parse_json(body: bytes) -> tuple[str, Any]:
         _refuse("the body begins with a byte order mark; JSON has none")
     try:
         value = _DECODER.decode(text)
-        if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _depth(value) > MOST_LEVELS:
-            raise RecursionError
         if _SURROGATE_ESCAPE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         _refuse(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
-        _refuse(f"the body is nested too deeply; {MOST_LEVELS} levels are taken")
+        _refuse(_TOO_DEEP)
     except UnicodeEncodeError:
         _refuse("a text holds half of a surrogate pair, which is no character")
     except ValueError as error:
         _refuse(str(error) if isinstance(error, _NotJson) else "the body holds a number with too many digits")
+    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _depth(value) > MOST_LEVELS:
+        _refuse(_TOO_DEEP)
     return text, value
 
 
-class _NotJson(ValueError):
+class _NotJson(ValueError):  # noqa: N818 - says what it is; nothing of ours failed
     """A value that Python's JSON reader would take although JSON has no such thing."""
 
 

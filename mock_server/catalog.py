@@ -123,10 +123,11 @@ def _edition(name: str, paths: Iterable[Path], *, library: Library, closed: bool
                 contract = _contract(name, url, operation, source=path.name, closed=closed)
                 if contract.operation_id in contracts:
                     raise BadConfiguration(
-                        f"{operation.place('operationId')}: the operationId {contract.operation_id!r} is taken"
+                        f"{operation.place('operationId')}: operationId {contract.operation_id!r} is taken"
                     )
                 contracts[contract.operation_id] = contract
-                tags.update(dict.fromkeys(operation.get("tags", []), document["info"].get("description", "")))
+                about = document["info"].get("description", "")
+                tags.update(dict.fromkeys(operation.get("tags", []), about))
     if not results:
         common = read_document(bundled_directory() / "common.yaml", library)
         operations.update({(url, method): operation for url, method, operation in _operations(common)})
@@ -237,3 +238,13 @@ def _merge(
             }
         },
     }
+
+
+def edition_of(catalog: Catalog, name: str) -> Edition:
+    """The edition of that name.
+
+    Raises BadConfiguration where there is none.
+    """
+    if name not in catalog:
+        raise BadConfiguration(f"there is no edition {name!r}; there are: {', '.join(catalog)}")
+    return catalog[name]

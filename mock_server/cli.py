@@ -19,7 +19,7 @@ from mock_server.errors import BadConfiguration
 _UNITS = {"": 1, "K": 1000, "KI": 1024, "M": 1000**2, "MI": 1024**2, "G": 1000**3, "GI": 1024**3}
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType[int]):
     """A number of bytes, with a unit or without: 1000000, 64KiB, 32MiB, 1GiB."""
 
     name = "size"
@@ -268,15 +268,13 @@ def openapi(edition: str, directory: Path | None, only: bool, file_format: str, 
     """Print one OpenAPI document of all models, as it is served."""
     import yaml  # noqa: PLC0415
 
-    from mock_server.catalog import load_catalog  # noqa: PLC0415
+    from mock_server.catalog import edition_of, load_catalog  # noqa: PLC0415
 
     try:
-        catalog = load_catalog(directory=directory, only=only)
-        if edition not in catalog:
-            raise BadConfiguration(f"there is no edition {edition!r}; there are: {', '.join(catalog)}")
+        found = edition_of(load_catalog(directory=directory, only=only), edition)
     except BadConfiguration as error:
         raise _Refused(str(error)) from error
-    document = {**catalog[edition].document, "servers": [{"url": url}]}
+    document = {**found.document, "servers": [{"url": url}]}
     if file_format == "json":
         click.echo(json.dumps(document, indent=2))
     else:

@@ -101,7 +101,10 @@ def read(path: Path) -> LocatedDict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """The files that references may lead to, each read once. `fallback` is searched after a file's own folder."""
+    """The files that references may lead to, each read once.
+
+    `fallback` is the folder that is searched after a file's own.
+    """
 
     fallback: Path
     files: dict[Path, LocatedDict]
@@ -149,8 +152,9 @@ class Library:
         if isinstance(reference, str):
             step = f"{value.path}|{reference}"
             if step in chain:
+                place = value.place("$ref")
                 raise BadConfiguration(
-                    f"{value.place('$ref')}: {reference} leads back into itself; recursive schemas are not served"
+                    f"{place}: {reference} leads back into itself; recursive schemas are not served"
                 )
             return self.resolve(self.follow(reference, referrer=value), chain=(*chain, step))
         result = LocatedDict(path=value.path, line=value.line)

@@ -177,7 +177,7 @@ async def _envelope(
         data["status"] = Status.PROCESSING
         data["code"] = 5004
         data["error"] = (
-            f"Sync mode timed out after {desk.sync_seconds:g} seconds; the task goes on, and its result can be polled."
+            f"Sync mode timed out after {desk.sync_seconds:g} seconds; the task goes on and can be polled."
         )
     return _ENCODER.encode({"code": 200, "message": "success", "data": data})
 
@@ -185,7 +185,7 @@ async def _envelope(
 def task_object(
     prediction: Prediction, events: tuple[Event, ...], url: str, outputs: list[str]
 ) -> dict[str, Any]:
-    """The `data` of an answer: the prediction as its `events` so far tell it. No field is ever missing or null."""
+    """The `data` of an answer: the prediction as its `events` so far tell it. No field is missing or null."""
     last = events[-1]
     begun = next((event.at for event in events if event.status is Status.PROCESSING), last.at)
     milliseconds = last.at - begun if last.status.final else 0

@@ -1,4 +1,4 @@
-"""The steps of Connexion's stack that are ours: checking a request, answering it, and answering what went wrong."""
+"""The steps of Connexion's stack that are ours: requests are checked, answered, or told what is wrong."""
 
 import difflib
 import logging
@@ -10,7 +10,7 @@ from connexion.exceptions import ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
-from connexion.operations import AbstractOperation
+from connexion.operations.abstract import AbstractOperation
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -161,7 +161,7 @@ def as_refusal(error: Exception) -> Refusal:
 async def answer_error(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
     """Connexion's error handler for all exceptions: an envelope whatever happened."""
     refusal = as_refusal(error)
-    return ConnexionResponse(
+    return ConnexionResponse(  # type: ignore[no-untyped-call] # Connexion annotates its arguments only in part
         status_code=refusal.status,
         mimetype="application/json",
         content_type="application/json",

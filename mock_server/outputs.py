@@ -131,8 +131,8 @@ async def serve(outputs: Outputs, scope: Scope, receive: Receive, send: Send) ->
     if scope["method"] not in {"GET", "HEAD"}:
         raise Refusal(405, "An output can be read, no more.", headers={"Allow": "GET, HEAD"})
     match = _ADDRESS.fullmatch(scope["path"])
-    content = match and await run_in_threadpool(outputs.read, match["id"], match["name"])
-    if not match or content is None:
+    content = await run_in_threadpool(outputs.read, match["id"], match["name"]) if match else None
+    if match is None or content is None:
         raise Refusal(404, "There is no such output, or not yet.")
     etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
     headers = {"etag": etag, "cache-control": "no-cache", "x-content-type-options": "nosniff"}

@@ -1,4 +1,4 @@
-"""What the server does with an OpenAPI 3.0 schema: checks it at start, closes it, turns it into JSON Schema."""
+"""What is done with an OpenAPI 3.0 schema: it is checked at start, closed, turned into JSON Schema."""
 
 import json
 import pkgutil
@@ -87,8 +87,8 @@ def check_input(schema: LocatedDict) -> None:
             field = each.get("properties", {}).get(required, {})
             if "default" in field:
                 raise BadConfiguration(
-                    f"{field.place('default')}: {required}: is required and has a default; it cannot be both. "
-                    "Make it optional, or turn the default into an example"
+                    f"{field.place('default')}: {required}: is required, yet has a default; "
+                    "make it optional, or turn the default into an example"
                 )
         for key in ("default", "example"):
             if key in each:
@@ -168,7 +168,7 @@ def complete(schema: Any) -> None:
 
 
 def close(schema: Any) -> None:
-    """Forbids unknown fields wherever the schema lists the known ones and does not say otherwise, in place."""
+    """Forbids unknown fields wherever a schema lists the known ones and does not say otherwise, in place."""
     for _, each in walk(schema):
         if "properties" in each and not any(key in each for key in _COMBINATORS):
             each.setdefault("additionalProperties", False)

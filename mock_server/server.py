@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise BadConfiguration(
-            f"{host}:{port} cannot be had: {error.strerror}; choose another --port, or --port 0 for any that is free"
+            f"{host}:{port} cannot be had: {error.strerror}; choose another --port, or --port 0 for any"
         ) from error
     listening.set_inheritable(True)
     return listening

@@ -45,7 +45,7 @@ def refusal(violations: Iterable[Mapping[str, Any]]) -> Refusal:
 
 
 def explain(error: jsonschema_rs.ValidationError, schema: Any) -> Iterator[dict[str, Any]]:
-    """What a failed check of a value under `schema` means: pointer, rule, received, allowed, nearest, message."""
+    """What a failed check under `schema` means: pointer, rule, received, allowed, nearest, message."""
     pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
     rule = str(error.schema_path[-1]) if error.schema_path else "false"
     place = _at(schema, error.schema_path[:-1])
@@ -89,7 +89,7 @@ def explain(error: jsonschema_rs.ValidationError, schema: Any) -> Iterator[dict[
 
 def _at(schema: Any, path: list[str | int]) -> dict[str, Any]:
     for part in path:
-        schema = schema[part] if isinstance(schema, list) else schema.get(part, {})
+        schema = schema[int(part)] if isinstance(schema, list) else schema.get(part, {})
     return schema if isinstance(schema, dict) else {}
 
 
