@@ -69,19 +69,23 @@ class Settings:
     base64: str = "raw"
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The whole server as one ASGI application.
+def read_contracts(settings: Settings) -> Catalog:
+    """The contracts that a server with these settings keeps.
+
+    Raises BadConfiguration with file, line and what is wrong.
+    """
+    return load_catalog(
+        directory=settings.openapi, only=settings.only, closed=settings.unknown_fields == "reject"
+    )
+
+
+def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
+    """The whole server as one ASGI application; `catalog` spares it reading the contracts.
 
     Raises BadConfiguration where the settings, the contracts or the store will not do.
     """
-    catalog = load_catalog(
-        directory=settings.openapi, only=settings.only, closed=settings.unknown_fields == "reject"
-    )
-    root = edition_of(catalog, settings.edition)
-    if settings.scenario not in SCENARIOS:
-        raise BadConfiguration(
-            f"there is no scenario {settings.scenario!r}; there are: {', '.join(SCENARIOS)}"
-        )
+    catalog = catalog or read_contracts(settings)
+    _check_names(settings, catalog)
     store = _open_store(settings)
     clock = ManualClock(real=SystemClock(), shelf=store)
     backend = SimulatedBackend(image_format=settings.image_format)
@@ -99,13 +103,20 @@ def create_app(settings: Settings) -> ASGIApp:
         sync_seconds=settings.sync_seconds,
         data_uri=settings.base64 == "data-uri",
     )
-    return _connexion(settings, catalog, root, desk)
+    return _connexion(settings, catalog, edition_of(catalog, settings.edition), desk)
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, catalog: Catalog) -> None:
     """Raises BadConfiguration where `create_app` would; leaves nothing open."""
-    load_catalog(directory=settings.openapi, only=settings.only)
+    _check_names(settings, catalog)
     _open_store(settings).close()
+
+
+def _check_names(settings: Settings, catalog: Catalog) -> None:
+    edition_of(catalog, settings.edition)
+    if settings.scenario not in SCENARIOS:
+        known = ", ".join(SCENARIOS)
+        raise BadConfiguration(f"there is no scenario {settings.scenario!r}; there are: {known}")
 
 
 def _open_store(settings: Settings) -> Store:

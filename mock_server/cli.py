@@ -1,5 +1,6 @@
 """The command line: flags become settings, settings become a server."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,12 +10,17 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mock_server.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from mock_server.app import Settings
+    from mock_server.catalog import Catalog
 
 _UNITS = {"": 1, "K": 1000, "KI": 1024, "M": 1000**2, "MI": 1024**2, "G": 1000**3, "GI": 1024**3}
 
@@ -140,8 +146,7 @@ def serve(**flags: Any) -> None:
       curl -H "X-Mock-Scenario: failed" ...
     """
     _hush()
-    from mock_server.app import Settings  # noqa: PLC0415 - `--help` need not wait for the server's libraries
-    from mock_server.limits import Limits  # noqa: PLC0415
+    from mock_server.app import Settings, read_contracts  # noqa: PLC0415 - `--help` need not wait for the server's libraries
     from mock_server.server import listen, run  # noqa: PLC0415
 
     host, port, workers = flags.pop("host"), flags.pop("port"), flags.pop("workers")
@@ -152,16 +157,17 @@ def serve(**flags: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = Settings(data=data, sync_seconds=sync_seconds, **flags)
+        catalog = read_contracts(settings)
         listening = listen(host, port)
         address = listening.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         run(
             settings,
+            catalog,
             listening,
             workers=workers,
             access_log=access_log,
-            limits=Limits(),
-            ready=lambda: _say_ready(settings, url),
+            ready=partial(_say_ready, settings, catalog, url),
         )
     except BadConfiguration as error:
         raise _Refused(str(error)) from error
@@ -201,34 +207,37 @@ def _check_flags(workers: int, flags: Mapping[str, Any]) -> None:
         raise click.UsageError("--api-key and --control-token: an empty one would keep everybody out.")
 
 
-def _say_ready(settings: Any, url: str) -> None:
+def _say_ready(settings: "Settings", catalog: "Catalog", url: str) -> None:
     """What a person wants to know first, and what to paste first."""
-    from mock_server.catalog import load_catalog  # noqa: PLC0415
-
-    catalog = load_catalog(directory=settings.openapi, only=settings.only)
     root = catalog[settings.edition]
     shown = sorted(root.contracts.values(), key=lambda contract: (contract.model, contract.version))
     example = next(contract for contract in shown if contract.documented or contract is shown[-1])
     others = [f"{url}/editions/{name}" for name in catalog if name != settings.edition]
     models = sorted({contract.model for contract in shown})
     width = max(len(model) for model in models)
-    click.echo(f"wavemock serves the edition {settings.edition} at {url}  (Ctrl-C stops it)\n")
+    lines = [f"wavemock serves the edition {settings.edition} at {url}  (Ctrl-C stops it)", ""]
     for model in models:
         versions = [
             contract.version + "*" * contract.documented for contract in shown if contract.model == model
         ]
-        click.echo(f"  {model:<{width}}  {' '.join(versions)}")
-    click.echo("\n  * the version that the model's page shows")
+        lines.append(f"  {model:<{width}}  {' '.join(versions)}")
+    lines += ["", "  * the version that the model's page shows"]
     if others:
-        click.echo(f"  other editions: {' '.join(others)}")
+        lines.append(f"  other editions: {' '.join(others)}")
     key = settings.api_keys[0] if settings.api_keys else "any-key"
     body = json.dumps(_smallest(example.schema))
-    click.echo(
-        f"\nTry:     curl {url}{example.path} -H 'Authorization: Bearer {key}' "
-        f"-H 'Content-Type: application/json' -d '{body}'"
-        f"\nInside:  {url}/_mock/predictions   {url}/_mock/docs\nDocs:    {url}/docs\n"
-    )
-    sys.stdout.flush()
+    lines += [
+        "",
+        f"Try:     curl {url}{example.path} -H 'Authorization: Bearer {key}'"
+        f" -H 'Content-Type: application/json' -d '{body}'",
+        f"Inside:  {url}/_mock/predictions   {url}/_mock/docs",
+        f"Docs:    {url}/docs",
+        "",
+    ]
+    # Whoever reads only the first lines of this still gets a server.
+    with contextlib.suppress(BrokenPipeError):
+        click.echo("\n".join(lines))
+        sys.stdout.flush()
 
 
 def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:

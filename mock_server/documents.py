@@ -1,5 +1,6 @@
 """YAML files read so that every value knows its file and line, and references followed across files."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,20 +20,28 @@ class Place(str):
 
 
 class LocatedDict(dict[str, Any]):
-    """A mapping that knows where each of its keys was written, and in which file its references start."""
+    """A mapping that knows where each of its keys was written, and in which file its references start.
+
+    `name` is the last part of the reference that led to it, if one did.
+    """
 
     def __init__(self, *, path: Path, line: int) -> None:
         super().__init__()
         self.path = path
         self.line = line
         self.lines: dict[str, int] = {}
+        self.name = ""
 
     def place(self, key: str | None = None) -> Place:
         """Where `key` stands, or the mapping itself."""
         return Place(f"{self.path}:{self.lines.get(key, self.line) if key else self.line}")
 
 
-class _Loader(yaml.SafeLoader):
+# The C parser is many times faster, and PyYAML has it on nearly every machine.
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc, valid-type] # either base is a loader with the same interface
     """YAML as JSON knows it: no dates, no `yes`, no octal numbers; text keys, each once."""
 
     path = Path()
@@ -111,7 +120,7 @@ class Library:
 
     def read(self, path: Path) -> LocatedDict:
         """The file at `path`, from memory when it was read before."""
-        path = path.resolve()
+        path = Path(os.path.normpath(path))
         if path not in self.files:
             self.files[path] = read(path)
         return self.files[path]
@@ -125,12 +134,9 @@ class Library:
         name, _, pointer = reference.partition("#")
         if "://" in name:
             raise BadConfiguration(f"{place}: {reference} is on the network; only files are followed")
-        path = referrer.path
-        if name:
-            candidates = [referrer.path.parent / unquote(name), self.fallback / Path(unquote(name)).name]
-            path = next((each for each in candidates if each.is_file()), candidates[0])
-            if not path.is_file():
-                raise BadConfiguration(f"{place}: {reference} leads to no file")
+        path = self._find(referrer.path.parent, unquote(name)) if name else referrer.path
+        if path is None:
+            raise BadConfiguration(f"{place}: {reference} leads to no file")
         value: Any = self.read(path)
         for raw in pointer.split("/")[1:]:
             key = unquote(raw).replace("~1", "/").replace("~0", "~")
@@ -138,6 +144,10 @@ class Library:
                 raise BadConfiguration(f"{place}: {reference} leads nowhere; there is no {key!r}")
             value = value[key]
         return value
+
+    def _find(self, folder: Path, name: str) -> Path | None:
+        candidates = [Path(os.path.normpath(folder / name)), self.fallback / Path(name).name]
+        return next((each for each in candidates if each in self.files or each.is_file()), None)
 
     def resolve(self, value: Any, *, chain: tuple[str, ...] = ()) -> Any:
         """The value with every `$ref` replaced by what it points to; places stay known.
@@ -156,7 +166,10 @@ class Library:
                 raise BadConfiguration(
                     f"{place}: {reference} leads back into itself; recursive schemas are not served"
                 )
-            return self.resolve(self.follow(reference, referrer=value), chain=(*chain, step))
+            found = self.resolve(self.follow(reference, referrer=value), chain=(*chain, step))
+            if isinstance(found, LocatedDict):
+                found.name = reference.rpartition("/")[2]
+            return found
         result = LocatedDict(path=value.path, line=value.line)
         result.lines = value.lines
         result.update({key: self.resolve(item, chain=chain) for key, item in value.items()})

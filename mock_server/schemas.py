@@ -1,9 +1,11 @@
 """What is done with an OpenAPI 3.0 schema: it is checked at start, closed, turned into JSON Schema."""
 
 import json
-import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -25,14 +27,22 @@ def check_structure(document: LocatedDict) -> None:
     if not re.fullmatch(r"3\.0\.[0-9]+", version):
         said = f"says openapi: {version}" if version else "does not say `openapi: 3.0.3`"
         raise BadConfiguration(f"{document.place('openapi')}: {said}; OpenAPI 3.0 is what is served")
-    source = pkgutil.get_data("connexion", "resources/schemas/v3.0/schema.json")
-    schema = json.loads(source or b"{}")
+    schema = _openapi_schema()
     value = plain(document)
     if jsonschema_rs.Draft4Validator(schema).is_valid(value):
         return
     error = best_match(Draft4Validator(schema).iter_errors(value))
     place, spot = locate(document, [str(part) for part in error.absolute_path])
     raise BadConfiguration(f"{place}: {spot or 'the document'}: {_shorten(error.message)}")
+
+
+@cache
+def _openapi_schema() -> Any:
+    # Found without importing Connexion, which takes longer than all the rest of reading the contracts.
+    found = find_spec("connexion")
+    assert found is not None  # noqa: S101 - a dependency of this package
+    assert found.origin is not None  # noqa: S101 - it is an ordinary package on disk
+    return json.loads((Path(found.origin).parent / "resources/schemas/v3.0/schema.json").read_bytes())
 
 
 def locate(document: LocatedDict, path: list[str]) -> tuple[str, str]:

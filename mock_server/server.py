@@ -8,8 +8,9 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mock_server.app import Settings, check, create_app
+from mock_server.catalog import Catalog
 from mock_server.errors import BadConfiguration
-from mock_server.limits import LimitedProtocol, Limits
+from mock_server.limits import LimitedProtocol
 
 _GRACE_SECONDS = 3
 
@@ -39,11 +40,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(
     settings: Settings,
+    catalog: Catalog,
     listening: socket.socket,
     *,
     workers: int,
     access_log: bool,
-    limits: Limits,
     ready: Callable[[], None],
 ) -> None:
     """Serves until a signal ends it. `ready` is called once requests are answered.
@@ -52,10 +53,10 @@ def run(
     """
     config = uvicorn.Config(
         # Built here when it is the only one; else by each process for itself, from settings known to be good.
-        create_app(settings) if workers == 1 else partial(create_app, settings),
+        create_app(settings, catalog) if workers == 1 else partial(create_app, settings),
         factory=workers > 1,
         interface="asgi3",
-        http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type] # called as the class would be
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         log_level="info" if access_log else "warning",
@@ -67,7 +68,7 @@ def run(
     if workers == 1:
         _Server(config, ready).run(sockets=[listening])
     else:
-        check(settings)
+        check(settings, catalog)
         _Workers(config, listening, ready).run()
 
 
