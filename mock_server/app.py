@@ -12,7 +12,6 @@ from connexion.exceptions import ProblemException
 from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
-from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.middleware.server_error import ServerErrorMiddleware
 from connexion.options import SwaggerUIOptions
@@ -33,6 +32,7 @@ from mock_server.middleware import (
     DocsMiddleware,
     GuardMiddleware,
     Operation,
+    StrictRoutingMiddleware,
     ValidationMiddleware,
     answer_error,
     endpoint,
@@ -141,7 +141,7 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
         ExceptionMiddleware,
         partial(GuardMiddleware, token=settings.control_token),
         DocsMiddleware,
-        _StrictRouting,
+        StrictRoutingMiddleware,
         SecurityMiddleware,
         ValidationMiddleware,
         LifespanMiddleware,
@@ -168,18 +168,6 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
     for kind in (HTTPException, ProblemException, Exception):
         app.add_error_handler(kind, answer_error)
     return app
-
-
-class _StrictRouting(RoutingMiddleware):
-    """Connexion's routing, without redirects from a path with a slash too many."""
-
-    def add_api(self, *args: Any, **kwargs: Any) -> None:
-        """Adds the routes of one document."""
-        super().add_api(*args, **kwargs)
-        self.router.redirect_slashes = False
-        for route in self.router.routes:
-            if (inner := getattr(route, "app", None)) is not None:
-                inner.redirect_slashes = False
 
 
 def _add_api(

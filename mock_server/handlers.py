@@ -31,6 +31,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._~-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,4
 _ENCODER = msgspec.json.Encoder()
 _POLL_SECONDS = 0.05
 _HEADER_LENGTH = 1000
+_LAST_MOMENT = 253_402_300_799_999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +205,11 @@ def task_object(
 
 
 def timestamp(at: int) -> str:
-    """Milliseconds since the Unix epoch as the pages write a time: UTC, three digits of a second, Z."""
-    seconds, milliseconds = divmod(at, 1000)
+    """Milliseconds since the Unix epoch as the pages write a time: UTC, three digits of a second, Z.
+
+    What lies beyond the year 9999, where such a text ends, is written as its last moment.
+    """
+    seconds, milliseconds = divmod(min(at, _LAST_MOMENT), 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 

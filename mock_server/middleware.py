@@ -9,9 +9,11 @@ from typing import Any
 from connexion.exceptions import ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
+from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
 from connexion.operations.abstract import AbstractOperation
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mock_server.auth import guard_control
@@ -86,6 +88,40 @@ class ValidationMiddleware(RoutedMiddleware[_CheckedAPI]):
     """Takes the place of Connexion's own request validation."""
 
     api_cls = _CheckedAPI
+
+
+class _NoSuchMethod(Route):
+    """Stands for all routes of a path where a request has none of their methods."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """A part of a match, so that the answer is 405 with all methods in `Allow`, or none."""
+        match, child = super().matches(scope)
+        return (match, child) if match is Match.PARTIAL else (Match.NONE, {})
+
+
+class StrictRoutingMiddleware(RoutingMiddleware):
+    """Connexion's routing, without redirects where a slash is too many, and with all methods in `Allow`."""
+
+    def add_api(self, *args: Any, **kwargs: Any) -> None:
+        """Adds the routes of one document."""
+        super().add_api(*args, **kwargs)
+        self.router.redirect_slashes = False
+        mount = self.router.routes[-1]
+        assert isinstance(mount, Mount)  # noqa: S101 - what Connexion has just added
+        assert isinstance(mount.app, Router)  # noqa: S101 - likewise
+        mount.app.redirect_slashes = False
+        methods: dict[str, set[str]] = {}
+        for route in mount.app.routes:
+            if isinstance(route, Route):
+                methods.setdefault(route.path, set()).update(route.methods or ())
+        for path, names in methods.items():
+            if len(names - {"HEAD"}) > 1:
+                mount.app.routes.append(_NoSuchMethod(path, _unreachable, methods=sorted(names)))
+        mount.app.routes.sort(key=lambda route: not isinstance(route, _NoSuchMethod))
+
+
+async def _unreachable(scope: Scope, receive: Receive, send: Send) -> None:
+    """The endpoint of a route that never matches as a whole."""
 
 
 class DocsMiddleware(SwaggerUIMiddleware):

@@ -147,7 +147,7 @@ def _converted(value: Any, schema: Mapping[str, Any]) -> Any:
         return None
     try:
         number = float(str(value)[:_SHOWN])
-        number = min(max(number, schema.get("minimum", number)), schema.get("maximum", number))
+        number = float(min(max(number, schema.get("minimum", number)), schema.get("maximum", number)))
         return round(number) if wanted == "integer" or number.is_integer() else number
     except (ValueError, OverflowError):
         return None
