@@ -4,12 +4,12 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mock_server.catalog import Contract
 from mock_server.drawing import Picture, draw
-from mock_server.prediction import Asked, Prediction
+from mock_server.prediction import Asked, Prediction, luck_of
 from mock_server.scenarios import Scenario, tell
 from mock_server.weights import lora_file
 
@@ -28,24 +28,37 @@ class SimulatedBackend:
     image_format: str
 
     def submit(
-        self, prediction: Prediction, *, contract: Contract, scenario: Scenario, given: Mapping[str, Any]
+        self,
+        prediction_id: str,
+        *,
+        at: int,
+        contract: Contract,
+        scenario: Scenario,
+        given: Mapping[str, Any],
     ) -> Prediction:
-        """The prediction with the events that lie ahead of it; `given` is its effective input."""
+        """A prediction that begins `at`, with all that lies ahead of it; `given` is its effective input."""
         if contract.produces == "lora":
             outputs: tuple[str, ...] = ("0.safetensors",)
         else:
             suffix = self._image_format(given)
             outputs = tuple(f"{index}.{suffix}" for index in range(int(given.get("num_images", 1))))
-        events = tell(
-            scenario,
-            at=prediction.created_at,
-            seconds=contract.seconds,
-            luck=prediction.luck,
-            outputs=outputs,
-            checked=bool(given.get("enable_safety_checker", contract.produces == "images")),
+        return Prediction(
+            id=prediction_id,
+            model=contract.model,
+            edition=contract.edition,
+            version=contract.version,
+            scenario=scenario.name,
+            created_at=at,
+            inline=contract.produces == "images" and bool(given.get("enable_base64_output", False)),
+            events=tell(
+                scenario,
+                at=at,
+                seconds=contract.seconds,
+                luck=luck_of(prediction_id),
+                outputs=outputs,
+                checked=bool(given.get("enable_safety_checker", contract.produces == "images")),
+            ),
         )
-        inline = contract.produces == "images" and bool(given.get("enable_base64_output", False))
-        return replace(prediction, events=events, inline=inline)
 
     def _image_format(self, given: Mapping[str, Any]) -> str:
         asked = str(given.get("output_format", self.image_format)).lower()
@@ -89,7 +102,7 @@ class SimulatedBackend:
 def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
     """The seed that was asked for, or the one that -1 drew."""
     seed = int(given.get("seed", -1))
-    return seed if seed >= 0 else prediction.luck % _SEEDS
+    return seed if seed >= 0 else luck_of(prediction.id) % _SEEDS
 
 
 def remarks(given: Mapping[str, Any]) -> tuple[str, ...]:

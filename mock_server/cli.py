@@ -225,11 +225,11 @@ def _say_ready(settings: "Settings", catalog: "Catalog", url: str) -> None:
     if others:
         lines.append(f"  other editions: {' '.join(others)}")
     key = settings.api_keys[0] if settings.api_keys else "any-key"
+    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
     body = json.dumps(_smallest(example.schema))
     lines += [
         "",
-        f"Try:     curl {url}{example.path} -H 'Authorization: Bearer {key}'"
-        f" -H 'Content-Type: application/json' -d '{body}'",
+        f"Try:     curl {url}{example.path} {headers} -d '{body}'",
         f"Inside:  {url}/_mock/predictions   {url}/_mock/docs",
         f"Docs:    {url}/docs",
         "",

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -79,7 +80,9 @@ async def submit(desk: Desk, contract: Contract, call: Call) -> Answer:
     """Accepts a prediction, and answers it as it begins, or as it ended where the submit is synchronous."""
     assert call.asked is not None  # noqa: S101 - validation has been passed
     scenario = _scenario(desk, call.scope)
-    asked = replace(call.asked, warnings=call.asked.warnings + remarks(call.given))
+    asked = call.asked
+    if found := remarks(call.given):
+        asked = replace(asked, warnings=asked.warnings + found)
     prediction: Prediction = await desk.run(_accept, desk, contract, scenario, call.given, asked)
     base = base_url(desk, call.scope)
     headers = _unknown_fields(asked)
@@ -101,20 +104,7 @@ def _accept(
     desk: Desk, contract: Contract, scenario: Scenario, given: Mapping[str, Any], asked: Asked
 ) -> Prediction:
     now = desk.clock.now()
-    prediction = desk.backend.submit(
-        Prediction(
-            id=_new_id(desk),
-            model=contract.model,
-            edition=contract.edition,
-            version=contract.version,
-            scenario=scenario.name,
-            created_at=now,
-            events=(Event(at=now, status=Status.CREATED),),
-        ),
-        contract=contract,
-        scenario=scenario,
-        given=given,
-    )
+    prediction = desk.backend.submit(_new_id(desk), at=now, contract=contract, scenario=scenario, given=given)
     desk.store.add(prediction, asked, now=now)
     return prediction
 
@@ -210,7 +200,12 @@ def timestamp(at: int) -> str:
     What lies beyond the year 9999, where such a text ends, is written as its last moment.
     """
     seconds, milliseconds = divmod(min(at, _LAST_MOMENT), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def base_url(desk: Desk, scope: Scope) -> str:

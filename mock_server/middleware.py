@@ -2,14 +2,15 @@
 
 import difflib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from connexion.exceptions import ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
-from connexion.middleware.abstract import RoutedAPI, RoutedMiddleware
-from connexion.middleware.routing import RoutingMiddleware
+from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware
+from connexion.middleware.routing import RoutingMiddleware, RoutingOperation
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
 from connexion.operations.abstract import AbstractOperation
 from starlette.exceptions import HTTPException
@@ -99,8 +100,40 @@ class _NoSuchMethod(Route):
         return (match, child) if match is Match.PARTIAL else (Match.NONE, {})
 
 
+_PLAIN_SEGMENT = "([A-Za-z0-9_-]+)"
+
+
 class StrictRoutingMiddleware(RoutingMiddleware):
-    """Connexion's routing, without redirects where a slash is too many, and with all methods in `Allow`."""
+    """Connexion's routing, without redirects where a slash is too many, and with all methods in `Allow`.
+
+    Requests of the ordinary kind find their operation in a table made of the same routes, which takes a
+    fraction of the time that trying route after route does; the others go the long way.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app)
+        self._table: dict[tuple[str, str], dict[str, str | None]] = {}
+        self._templates: list[str] = []
+        self._template = re.compile("(?!)")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Finds the operation of a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        found = self._table.get((scope["method"], path))
+        parameters = {}
+        if found is None and (match := self._template.fullmatch(path)) is not None:
+            index = match.lastindex or 0
+            found = self._table.get((scope["method"], self._templates[index - 1]))
+            parameters = {"id": match[index]}
+        if found is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["path_params"] = parameters
+        scope.setdefault("extensions", {})[ROUTING_CONTEXT] = found
+        await self.app(scope, receive, send)
 
     def add_api(self, *args: Any, **kwargs: Any) -> None:
         """Adds the routes of one document."""
@@ -114,10 +147,26 @@ class StrictRoutingMiddleware(RoutingMiddleware):
         for route in mount.app.routes:
             if isinstance(route, Route):
                 methods.setdefault(route.path, set()).update(route.methods or ())
+                self._note(mount.path, route)
+        self._template = re.compile(
+            "|".join(re.escape(each).replace(r"\{id\}", _PLAIN_SEGMENT) for each in self._templates) or "(?!)"
+        )
         for path, names in methods.items():
             if len(names - {"HEAD"}) > 1:
                 mount.app.routes.append(_NoSuchMethod(path, _unreachable, methods=sorted(names)))
         mount.app.routes.sort(key=lambda route: not isinstance(route, _NoSuchMethod))
+
+    def _note(self, base_path: str, route: Route) -> None:
+        path = base_path + route.path
+        endpoint = route.endpoint
+        if path.count("{") > path.count("{id}") or not isinstance(endpoint, RoutingOperation):
+            return
+        for method in route.methods or ():
+            # A base path that is tried earlier hides the same path of one that is tried later.
+            context = {"api_base_path": base_path, "operation_id": endpoint.operation_id}
+            self._table.setdefault((method, path), context)
+        if "{id}" in path and path not in self._templates:
+            self._templates.append(path)
 
 
 async def _unreachable(scope: Scope, receive: Receive, send: Send) -> None:

@@ -54,11 +54,6 @@ class Prediction:
     events: tuple[Event, ...]
 
     @property
-    def luck(self) -> int:
-        """60 random bits that belong to this prediction alone."""
-        return int(self.id[:15], 16)
-
-    @property
     def ends_at(self) -> int | None:
         """When the final event happens, or None while no end is in sight."""
         last = self.events[-1]
@@ -67,6 +62,11 @@ class Prediction:
     def seen_at(self, now: int) -> tuple[Event, ...]:
         """The events that have happened by `now`; never empty, since a prediction begins with one."""
         return tuple(event for event in self.events if event.at <= now) or self.events[:1]
+
+
+def luck_of(prediction_id: str) -> int:
+    """60 random bits that belong to one prediction alone."""
+    return int(prediction_id[:15], 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
