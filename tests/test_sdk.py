@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_sync_mode_of_a_failing_task_raises_its_error(serve: StartServer) -> Non
 
 def test_a_stuck_task_ends_in_the_sdks_own_time_limit(serve: StartServer) -> None:
     sdk = failing(serve, "stuck")
-    with pytest.raises(TimeoutError, match="timed out after 0.5 seconds"):
+    with pytest.raises(TimeoutError, match=r"timed out after 0\.5 seconds"):
         sdk.run(SCHNELL, {"prompt": "x"}, timeout=0.5, poll_interval=0.1)
 
 
