@@ -37,7 +37,18 @@ def test_what_was_defaulted_is_what_was_not_received(client: Client) -> None:
 
 
 def test_a_prediction_has_the_promised_keys(client: Client) -> None:
-    promised = set("id model edition version scenario received input defaulted warnings events".split())
+    promised = {
+        "id",
+        "model",
+        "edition",
+        "version",
+        "scenario",
+        "received",
+        "input",
+        "defaulted",
+        "warnings",
+        "events",
+    }
     assert promised <= set(client.inside(client.submit()))
 
 
