@@ -2,10 +2,10 @@
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -13,6 +13,7 @@ from starlette.types import Scope
 from mock_server.body import header
 from mock_server.errors import Refusal
 
+_HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]+)?")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wavemock"'}
 
 
@@ -61,8 +62,12 @@ def guard_control(scope: Scope, *, token: str | None) -> None:
         return
     peer = scope["client"][0] if scope.get("client") else "127.0.0.1"
     asked = _hostname(header(scope, b"host").decode("latin-1"))
-    origin = urlsplit(header(scope, b"origin").decode("latin-1")).hostname
-    if not all(_is_loopback(each) for each in (peer, asked or "localhost", origin or "localhost")):
+    origin = header(scope, b"origin").decode("latin-1")
+    if not (
+        _is_loopback(peer)
+        and _is_loopback(asked or "localhost")
+        and (not origin or _is_loopback(_hostname(origin.removeprefix("http://"))))
+    ):
         raise Refusal(
             403,
             "The control plane answers on loopback only; start with --control-token to open it to others.",
@@ -70,7 +75,9 @@ def guard_control(scope: Scope, *, token: str | None) -> None:
 
 
 def _hostname(host: str) -> str:
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """The name or address in `name:port`; what is neither is given back, and is no loopback address."""
+    match = _HOST.fullmatch(host)
+    return (match["v6"] or match["name"] or "") if match else host
 
 
 def _is_loopback(name: str) -> bool:

@@ -131,13 +131,13 @@ def _finite(text: str) -> float:
 
 def _depth(value: Any) -> int:
     """How many levels deep a value is nested, counted without recursion."""
-    depth, level = 0, [value]
+    depth, level = 0, [value] if isinstance(value, list | dict) else []
     while level:
         level = [
             item
             for each in level
-            if isinstance(each, list | dict)
             for item in (each.values() if isinstance(each, dict) else each)
+            if isinstance(item, list | dict)
         ]
         depth += 1
     return depth

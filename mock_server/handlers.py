@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +29,10 @@ from mock_server.store import Store
 Run = Callable[..., Awaitable[Any]]
 """Calls a function that may wait for the store: at once, or in a thread."""
 
-_HOST = re.compile(rb"[A-Za-z0-9._~-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
+_HOST = re.compile(
+    rb"(?:(?=[^:]{1,255}(?::|$))[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
+    rb"(?::(?P<port>[0-9]{1,5}))?"
+)
 _ENCODER = msgspec.json.Encoder()
 _POLL_SECONDS = 0.05
 _HEADER_LENGTH = 1000
@@ -93,7 +97,7 @@ async def submit(desk: Desk, contract: Contract, call: Call) -> Answer:
 
 
 def _scenario(desk: Desk, scope: Scope) -> Scenario:
-    name = header(scope, b"x-mock-scenario").decode("latin-1") or desk.scenario
+    name = header(scope, b"x-mock-scenario").decode("latin-1").strip() or desk.scenario
     if name not in SCENARIOS:
         known = ", ".join(SCENARIOS)
         raise Refusal(400, f"X-Mock-Scenario: there is no scenario {name[:80]!r}; there are: {known}.")
@@ -122,8 +126,13 @@ def _unknown_fields(asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
     if not unknown:
         return ()
     # Names come from the client and may hold anything; a header may not.
-    listed = ", ".join(quote(pointer[:200], safe="/~") for pointer in unknown)
-    return ((b"x-mock-unknown-fields", listed[:_HEADER_LENGTH].encode()),)
+    listed = quote(unknown[0][:200], safe="/~")
+    for pointer in unknown[1:]:
+        more = f"{listed}, {quote(pointer[:200], safe='/~')}"
+        if len(more) > _HEADER_LENGTH:
+            break
+        listed = more
+    return ((b"x-mock-unknown-fields", listed.encode()),)
 
 
 async def _hold(desk: Desk, prediction: Prediction, receive: Receive) -> tuple[Prediction, tuple[Event, ...]]:
@@ -212,11 +221,26 @@ def base_url(desk: Desk, scope: Scope) -> str:
     """The server's own address as the client knows it."""
     if desk.public_url is not None:
         return desk.public_url
+    scheme = "https" if scope["scheme"] == "https" else "http"
     host = header(scope, b"host")
-    if _HOST.fullmatch(host):
-        return f"{scope['scheme']}://{host.decode()}"
+    if _is_host(host):
+        return f"{scheme}://{host.decode()}"
     name, port = scope.get("server") or ("127.0.0.1", None)
-    return f"{scope['scheme']}://{name}" + (f":{port}" if port else "")
+    return f"{scheme}://{name}" + (f":{port}" if port else "")
+
+
+@lru_cache(maxsize=64)
+def _is_host(host: bytes) -> bool:
+    match = _HOST.fullmatch(host)
+    if match is None or int(match["port"] or 0) > 65535:
+        return False
+    if match["v6"] is None:
+        return True
+    try:
+        IPv6Address(match["v6"].decode())
+    except ValueError:
+        return False
+    return True
 
 
 def result_url(desk: Desk, prediction: Prediction, base: str) -> str:

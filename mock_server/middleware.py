@@ -112,7 +112,8 @@ class StrictRoutingMiddleware(RoutingMiddleware):
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app)
-        self._table: dict[tuple[str, str], dict[str, str | None]] = {}
+        self._plain: dict[tuple[str, str], dict[str, str | None]] = {}
+        self._templated: dict[tuple[str, str], dict[str, str | None]] = {}
         self._templates: list[str] = []
         self._template = re.compile("(?!)")
 
@@ -122,11 +123,11 @@ class StrictRoutingMiddleware(RoutingMiddleware):
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        found = self._table.get((scope["method"], path))
+        found = self._plain.get((scope["method"], path))
         parameters = {}
         if found is None and (match := self._template.fullmatch(path)) is not None:
             index = match.lastindex or 0
-            found = self._table.get((scope["method"], self._templates[index - 1]))
+            found = self._templated.get((scope["method"], self._templates[index - 1]))
             parameters = {"id": match[index]}
         if found is None:
             await super().__call__(scope, receive, send)
@@ -161,10 +162,11 @@ class StrictRoutingMiddleware(RoutingMiddleware):
         endpoint = route.endpoint
         if path.count("{") > path.count("{id}") or not isinstance(endpoint, RoutingOperation):
             return
+        table = self._templated if "{id}" in path else self._plain
         for method in route.methods or ():
             # A base path that is tried earlier hides the same path of one that is tried later.
             context = {"api_base_path": base_path, "operation_id": endpoint.operation_id}
-            self._table.setdefault((method, path), context)
+            table.setdefault((method, path), context)
         if "{id}" in path and path not in self._templates:
             self._templates.append(path)
 

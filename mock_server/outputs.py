@@ -6,6 +6,7 @@ import mimetypes
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ PATH = "/outputs/"
 
 _ADDRESS = re.compile(r"/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
 _MEDIA_TYPES = {".webp": "image/webp", ".safetensors": "application/octet-stream"}
+_RANGE = rb"(?:[0-9]{1,40}-[0-9]{0,40}|-[0-9]{1,40})"
+_RANGES = re.compile(rb"bytes=((?:\s*,)*\s*%s(?:\s*,(?:\s*%s)?)*\s*)" % (_RANGE, _RANGE), re.IGNORECASE)
+_MOST_RANGES = 16
 _MOST_BYTES = 512 * 1024 * 1024
 _LONGEST_CHAIN = 4
 
@@ -54,7 +58,8 @@ class Outputs:
         path = self.directory / f"{prediction_id}-{name}"
         try:
             content = path.read_bytes()
-            os.utime(path)
+            # Says when it was asked for last, and leaves alone when it was made.
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -87,7 +92,7 @@ class Outputs:
     def _prune(self) -> None:
         """Removes what was not asked for the longest; looked at once in sixteen writes."""
         files = sorted(
-            ((path.stat(), path) for path in self.directory.iterdir()), key=lambda each: each[0].st_mtime
+            ((path.stat(), path) for path in self.directory.iterdir()), key=lambda each: each[0].st_atime
         )
         excess = sum(stat.st_size for stat, _ in files) - _MOST_BYTES
         for stat, path in files:
@@ -143,7 +148,30 @@ async def serve(outputs: Outputs, scope: Scope, receive: Receive, send: Send) ->
     if etag in wanted or "*" in wanted:
         await Response(status_code=304, headers=headers)(scope, receive, send)
         return
+    satisfiable = _satisfiable(header(scope, b"range"), len(content))
+    others = [(name, value) for name, value in scope["headers"] if name != b"range"]
+    scope["headers"] = [*others, (b"range", satisfiable)] if satisfiable else others
     response = FileResponse(
         outputs.path_of(match["id"], match["name"]), media_type=media_type(match["name"]), headers=headers
     )
     await response(scope, receive, send)
+
+
+def _satisfiable(wanted: bytes, size: int) -> bytes:
+    """The ranges of a `Range` header that can be had; all of them where none can, which is then an error.
+
+    Nothing where the header is not to be heard: it is malformed, or asks for more parts than anybody needs
+    (RFC 9110, section 14.2).
+    """
+    match = _RANGES.fullmatch(wanted)
+    parts = [part.strip() for part in match[1].split(b",") if part.strip()] if match else []
+    if not 0 < len(parts) <= _MOST_RANGES:
+        return b""
+    good = []
+    for part in parts:
+        first, _, last = part.partition(b"-")
+        if first and last and int(first) > int(last):
+            return b""
+        if int(first) < size if first else int(last) > 0:
+            good.append(part)
+    return b"bytes=" + b",".join(good or parts)

@@ -1,5 +1,6 @@
 """Requests checked against their contract, by validators compiled once at start."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from mock_server.body import parse_json
 from mock_server.errors import Refusal
 from mock_server.prediction import Asked
 from mock_server.schemas import to_json_schema
-from mock_server.violations import explain, refusal
+from mock_server.violations import MOST, escape, explain, pointer_to, refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def _shape(schema: Mapping[str, Any]) -> _Shape | None:
     properties: Mapping[str, Any] = schema.get("properties", {})
     if not properties:
         return None
-    escaped = {name: "/" + name.replace("~", "~0").replace("/", "~1") for name in properties}
+    escaped = {name: f"/{escape(name)}" for name in properties}
     shapes = {name: _shape(child) for name, child in properties.items()}
     return _Shape(
         # Where a schema is put together from several, or says itself what else may come, nothing is unknown.
@@ -68,12 +69,22 @@ def check(rules: Rules, value: Any) -> None:
     try:
         if rules.validator.is_valid(value):
             return
-        errors = rules.validator.iter_errors(value)
-        found = (violation for error in errors for violation in explain(error, rules.schema))
+        # The validator gathers all errors before it gives the first, so what is too long is cut before.
+        errors = rules.validator.iter_errors(_cut(value))
+        found = (each for error in errors for each in explain(error, schema=rules.schema, whole=value))
         answer = refusal(found)
     except ValueError as error:
         raise Refusal(400, "The body is nested too deeply.") from error
     raise answer
+
+
+def _cut(value: Any) -> Any:
+    """The value with no list in it longer than what an answer lists."""
+    if isinstance(value, list):
+        return [_cut(item) for item in value[:MOST]]
+    if isinstance(value, dict):
+        return {key: _cut(item) for key, item in value.items()}
+    return value
 
 
 def ask(rules: Rules, body: bytes) -> tuple[dict[str, Any], Asked]:
@@ -100,11 +111,7 @@ def _fill(shape: _Shape, value: Any, pointer: str, defaults: dict[str, Any], unk
     if not isinstance(value, dict):
         return
     if shape.known and not value.keys() <= shape.known:
-        unknown += [
-            f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-            for name in value
-            if name not in shape.known
-        ]
+        unknown += [pointer + pointer_to([name]) for name in value if name not in shape.known]
     for name, token, child in shape.children:
         if name in value:
             _fill(child, value[name], pointer + token, defaults, unknown)
@@ -136,12 +143,10 @@ def check_query(parameters: tuple[Parameter, ...], rules: Rules, query: bytes) -
 
 
 def _typed(text: str, schema: Mapping[str, Any]) -> Any:
-    if schema.get("type") == "integer" and text.lstrip("-").isascii() and text.lstrip("-").isdigit():
-        return int(text[:_MOST_DIGITS])
-    return text
+    return int(text) if schema.get("type") == "integer" and _INTEGER.fullmatch(text) else text
 
 
-_MOST_DIGITS = 40
+_INTEGER = re.compile("-?[0-9]{1,40}")
 
 
 def query_parameters(operation: Mapping[str, Any]) -> Iterator[Parameter]:

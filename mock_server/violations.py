@@ -44,12 +44,27 @@ def refusal(violations: Iterable[Mapping[str, Any]]) -> Refusal:
     return Refusal(400, f"{count}: {'; '.join(told)}{left}.", data={"violations": listed})
 
 
-def explain(error: jsonschema_rs.ValidationError, schema: Any) -> Iterator[dict[str, Any]]:
-    """What a failed check under `schema` means: pointer, rule, received, allowed, nearest, message."""
-    pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
+def pointer_to(path: Iterable[str | int]) -> str:
+    """A JSON pointer; names longer than a line are shortened."""
+    return "".join(f"/{escape(shorten(str(part)))}" for part in path)
+
+
+def escape(name: str) -> str:
+    """A name as it stands in a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def explain(error: jsonschema_rs.ValidationError, *, schema: Any, whole: Any) -> Iterator[dict[str, Any]]:
+    """What a failed check under `schema` means: pointer, rule, received, allowed, nearest, message.
+
+    `whole` is the value that was checked, where the validator saw one with long lists cut.
+    """
+    pointer = pointer_to(error.instance_path)
     rule = str(error.schema_path[-1]) if error.schema_path else "false"
     place = _at(schema, error.schema_path[:-1])
-    value = error.instance
+    value = whole
+    for part in error.instance_path:
+        value = value[part]
     if rule == "required":
         missing = str(error.kind.as_dict()["property"])
         yield {
@@ -61,12 +76,11 @@ def explain(error: jsonschema_rs.ValidationError, schema: Any) -> Iterator[dict[
     elif rule == "additionalProperties":
         known = list(place.get("properties", {}))
         for name in error.kind.as_dict()["unexpected"]:
-            close = difflib.get_close_matches(name, known, n=1)
-            shown = shorten(name)
+            close = difflib.get_close_matches(name, known, n=1) if len(name) <= _SHOWN else []
             yield {
-                "pointer": f"{pointer}/{shown}",
+                "pointer": pointer + pointer_to([name]),
                 "rule": rule,
-                "received": shown,
+                "received": shorten(name),
                 "allowed": known,
                 **({"nearest": close[0]} if close else {}),
                 "message": "is not a field of this model" + (f"; did you mean {close[0]}?" if close else ""),
