@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from mock_server.catalog import Contract
 from mock_server.drawing import Picture, draw
@@ -19,6 +19,10 @@ OWN_OUTPUT = re.compile(r"(?:https?://[^/?#]+)?/outputs/(?P<id>[0-9a-f]{32})/(?P
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _SEEDS = 10_000_000_000
 _DEFAULT_RANK = 16
+_HIGHEST_RANK = 256
+_MOST_IMAGES = 100
+_LARGEST_SIDE = 4096
+_DEFAULT_SIZE = (1024, 1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,8 @@ class SimulatedBackend:
             outputs: tuple[str, ...] = ("0.safetensors",)
         else:
             suffix = self._image_format(given)
-            outputs = tuple(f"{index}.{suffix}" for index in range(int(given.get("num_images", 1))))
+            count = min(max(_whole(given, "num_images", 1), 1), _MOST_IMAGES)
+            outputs = tuple(f"{index}.{suffix}" for index in range(count))
         return Prediction(
             id=prediction_id,
             model=contract.model,
@@ -75,24 +80,24 @@ class SimulatedBackend:
         stem, _, suffix = name.partition(".")
         if suffix == "safetensors":
             return lora_file(
-                rank=int(given.get("lora_rank", _DEFAULT_RANK)),
+                rank=min(max(_whole(given, "lora_rank", _DEFAULT_RANK), 1), _HIGHEST_RANK),
                 seed=seed_of(prediction, given),
-                trigger_word=given.get("trigger_word"),
-                steps=int(given.get("steps", 0)),
+                trigger_word=str(given.get("trigger_word") or ""),
+                steps=_whole(given, "steps", 0),
                 model=prediction.model,
             )
-        width, _, height = str(given.get("size", "1024*1024")).partition("*")
+        width, height = _size(given)
         image = _read(given.get("image"), fetch)
         picture = Picture(
             model=prediction.model,
             prompt=str(given.get("prompt", "")),
-            width=int(width),
-            height=int(height),
+            width=width,
+            height=height,
             seed=seed_of(prediction, given) + int(stem),
-            steps=given.get("num_inference_steps"),
-            guidance=given.get("guidance_scale"),
-            loras=tuple((str(lora["path"]), float(lora["scale"])) for lora in given.get("loras", [])),
-            strength=given.get("strength") if image is not None else None,
+            steps=_whole(given, "num_inference_steps", None),
+            guidance=_number(given.get("guidance_scale")),
+            loras=_loras(given),
+            strength=_number(given.get("strength")) if image is not None else None,
             image=image,
             mask=_read(given.get("mask_image"), fetch) if image is not None else None,
         )
@@ -101,7 +106,7 @@ class SimulatedBackend:
 
 def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
     """The seed that was asked for, or the one that -1 drew."""
-    seed = int(given.get("seed", -1))
+    seed = _whole(given, "seed", -1)
     return seed if seed >= 0 else luck_of(prediction.id) % _SEEDS
 
 
@@ -113,6 +118,40 @@ def remarks(given: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(text := given.get(name), str)
         and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE)
         and not OWN_OUTPUT.fullmatch(text)
+    )
+
+
+# A model of one's own may know a field by another kind than the pages do, or let it be null. What is not what
+# the drawing needs is then as good as left out.
+
+
+@overload
+def _whole(given: Mapping[str, Any], name: str, default: int) -> int: ...
+@overload
+def _whole(given: Mapping[str, Any], name: str, default: None) -> int | None: ...
+def _whole(given: Mapping[str, Any], name: str, default: int | None) -> int | None:
+    value = given.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _size(given: Mapping[str, Any]) -> tuple[int, int]:
+    sides = re.fullmatch(r"([0-9]{1,4})\*([0-9]{1,4})", str(given.get("size")))
+    if sides is None or not all(1 <= int(side) <= _LARGEST_SIDE for side in sides.groups()):
+        return _DEFAULT_SIZE
+    return int(sides[1]), int(sides[2])
+
+
+def _loras(given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    loras = given.get("loras")
+    found = [lora for lora in loras if isinstance(lora, dict)] if isinstance(loras, list) else []
+    return tuple(
+        (lora["path"], 1.0 if (scale := _number(lora.get("scale"))) is None else scale)
+        for lora in found
+        if isinstance(lora.get("path"), str)
     )
 
 

@@ -103,35 +103,61 @@ def _model_files(folder: Path) -> list[Path]:
     return [path for path in paths if path.stem != "common"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """An edition while its files are read one after the other."""
+
+    name: str
+    closed: bool
+    operations: dict[tuple[str, str], LocatedDict]
+    contracts: dict[str, Contract]
+    tags: dict[str, str]
+
+
 def _edition(name: str, paths: Iterable[Path], *, library: Library, closed: bool) -> Edition:
-    operations: dict[tuple[str, str], LocatedDict] = {}
-    contracts: dict[str, Contract] = {}
-    tags: dict[str, str] = {}
-    results = False
+    draft = _Draft(name=name, closed=closed, operations={}, contracts={}, tags={})
     for path in paths:
         document = read_document(path, library)
-        for url, method, operation in _operations(document):
-            kind = _kind(operation)
-            known = operations.setdefault((url, method), operation)
-            if plain(known) != plain(operation):
-                raise BadConfiguration(
-                    f"{operation.place()}: {method.upper()} {url} is described by {known.place()} too, and "
-                    "differently; give yours a path of its own, an edition of its own, or serve --only it"
-                )
-            results = results or kind == "result"
-            if kind == "submit" and known is operation:
-                contract = _contract(name, url, operation, source=path.name, closed=closed)
-                if contract.operation_id in contracts:
-                    raise BadConfiguration(
-                        f"{operation.place('operationId')}: operationId {contract.operation_id!r} is taken"
-                    )
-                contracts[contract.operation_id] = contract
-                about = document["info"].get("description", "")
-                tags.update(dict.fromkeys(operation.get("tags", []), about))
-    if not results:
+        kinds = [_take_in(draft, document, *each) for each in _operations(document)]
+        if "submit" not in kinds:
+            raise BadConfiguration(
+                f"{document.place('paths')}: nothing here describes a model; only common.yaml may do that"
+            )
+    if not any(_kind(operation) == "result" for operation in draft.operations.values()):
         common = read_document(bundled_directory() / "common.yaml", library)
-        operations.update({(url, method): operation for url, method, operation in _operations(common)})
-    return Edition(name=name, contracts=contracts, document=_merge(name, operations, tags))
+        for each in _operations(common):
+            _take_in(draft, common, *each)
+    document_of_all = _merge(name, draft.operations, draft.tags)
+    return Edition(name=name, contracts=draft.contracts, document=document_of_all)
+
+
+def _take_in(
+    draft: _Draft, document: LocatedDict, url: str, method: str, operation: LocatedDict
+) -> Literal["submit", "result"]:
+    """Adds an operation to the edition, unless it is there already, and says of which kind it is."""
+    kind = _kind(operation)
+    if kind == "result" and "{id}" not in url:
+        raise BadConfiguration(f"{operation.place()}: {url}: the path of a result has to name its {{id}}")
+    operation.setdefault("operationId", re.sub("[^A-Za-z0-9]+", "-", f"{kind}{url}"))
+    known = draft.operations.get((url, method))
+    if known is None:
+        names = {each["operationId"] for each in draft.operations.values()}
+        if operation["operationId"] in names:
+            raise BadConfiguration(
+                f"{operation.place('operationId')}: operationId {operation['operationId']!r} is taken"
+            )
+        if kind == "submit":
+            contract = _contract(draft, url, operation, source=document.path.name)
+            draft.contracts[contract.operation_id] = contract
+            about = document["info"].get("description", "")
+            draft.tags.update(dict.fromkeys(operation.get("tags", []), about))
+        draft.operations[url, method] = operation
+    elif plain(known) != plain(operation):
+        raise BadConfiguration(
+            f"{operation.place()}: {method.upper()} {url} is described by {known.place()} too, and "
+            "differently; give yours a path of its own, an edition of its own, or serve --only it"
+        )
+    return kind
 
 
 def read_document(path: Path, library: Library) -> LocatedDict:
@@ -163,9 +189,8 @@ def _operations(document: LocatedDict) -> Iterator[tuple[str, str, LocatedDict]]
                 for requirement in security:
                     for scheme_name in requirement:
                         if scheme_name not in schemes and document.path.stem != "common":
-                            raise BadConfiguration(
-                                f"{document.place('security')}: there is no security scheme {scheme_name!r}"
-                            )
+                            place = (operation if "security" in item[method] else document).place("security")
+                            raise BadConfiguration(f"{place}: there is no security scheme {scheme_name!r}")
                 # Whatever a file calls its bearer scheme, the merged document has one.
                 operation["security"] = [{"apiKey": []}] if security else []
                 operation["parameters"] = [*item.get("parameters", []), *operation.get("parameters", [])]
@@ -175,7 +200,7 @@ def _operations(document: LocatedDict) -> Iterator[tuple[str, str, LocatedDict]]
 def _kind(operation: LocatedDict) -> Literal["submit", "result"]:
     note = operation.get("x-wavemock")
     kind = note.get("operation") if isinstance(note, dict) else None
-    if kind not in {"submit", "result"}:
+    if kind not in ("submit", "result"):
         raise BadConfiguration(
             f"{operation.place('x-wavemock')}: nothing says what this operation does; add "
             "`x-wavemock: {operation: submit, produces: images}`, or `{operation: result}` where one polls"
@@ -183,15 +208,18 @@ def _kind(operation: LocatedDict) -> Literal["submit", "result"]:
     return "submit" if kind == "submit" else "result"
 
 
-def _contract(edition: str, url: str, operation: LocatedDict, *, source: str, closed: bool) -> Contract:
+def _contract(draft: _Draft, url: str, operation: LocatedDict, *, source: str) -> Contract:
     match = _MODEL_PATH.fullmatch(url)
     if match is None:
         raise BadConfiguration(f"{operation.place()}: {url} is not of the form /api/v3/VENDOR/MODEL")
     note: LocatedDict = operation["x-wavemock"]
-    if (produces := note.get("produces")) not in {"images", "lora"}:
+    if (produces := note.get("produces")) not in ("images", "lora"):
         raise BadConfiguration(f"{note.place('produces')}: x-wavemock.produces has to be images or lora")
-    if not isinstance(seconds := note.get("seconds", 2), int | float) or seconds < 0:
+    seconds = note.get("seconds", 2)
+    if type(seconds) not in {int, float} or not 0 <= seconds < float("inf"):
         raise BadConfiguration(f"{note.place('seconds')}: x-wavemock.seconds has to be a number, 0 or more")
+    if not isinstance(documented := note.get("documented", False), bool):
+        raise BadConfiguration(f"{note.place('documented')}: x-wavemock.documented has to be true or false")
     media = operation.get("requestBody", LocatedDict(path=operation.path, line=operation.line))
     media = media.get("content", {}).get("application/json", {})
     if "schema" not in media:
@@ -199,17 +227,16 @@ def _contract(edition: str, url: str, operation: LocatedDict, *, source: str, cl
     schemas.check_input(media["schema"])
     schemas.check_examples(media, media["schema"])
     schemas.complete(media["schema"])
-    if closed:
+    if draft.closed:
         schemas.close(media["schema"])
-    operation.setdefault("operationId", f"submit-{match[1]}-{match['model'].replace('/', '-')}")
     return Contract(
-        edition=edition,
+        edition=draft.name,
         version=match[1],
         model=match["model"],
         operation_id=operation["operationId"],
         produces="images" if produces == "images" else "lora",
         seconds=float(seconds),
-        documented=bool(note.get("documented", False)),
+        documented=documented,
         schema=plain(media["schema"]),
         source=source,
     )

@@ -12,6 +12,8 @@ import yaml
 
 from mock_server.errors import BadConfiguration
 
+_BRACKETS = re.compile(r"(?:[\[{?-]\s*){200}")
+
 
 class Place(str):
     """A file and a line, as `file.yaml:12`."""
@@ -42,10 +44,15 @@ _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc, valid-type] # either base is a loader with the same interface
-    """YAML as JSON knows it: no dates, no `yes`, no octal numbers; text keys, each once."""
+    """YAML as JSON knows it: no dates, no `yes`, no octal numbers, no sets; text keys, each once."""
 
     path = Path()
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own
+    yaml_constructors = {  # noqa: RUF012 - likewise
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq"}
+    }
 
 
 for _tag, _pattern, _first in (
@@ -63,15 +70,15 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[Loca
     yield result
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise BadConfiguration(f"{loader.path}:{key_node.start_mark.line + 1}: a key has to be a text")
         if key_node.tag != "tag:yaml.org,2002:merge" and key_node.value in seen:
             raise BadConfiguration(
                 f"{loader.path}:{key_node.start_mark.line + 1}: the key {key_node.value!r} stands here twice"
             )
-        seen.add(str(key_node.value))
+        seen.add(key_node.value)
     loader.flatten_mapping(node)
     for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise BadConfiguration(f"{loader.path}:{key_node.start_mark.line + 1}: a key has to be a text")
         result.lines[key_node.value] = key_node.start_mark.line + 1
         result[key_node.value] = loader.construct_object(value_node, deep=True)
 
@@ -79,26 +86,42 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[Loca
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
+def _text(path: Path) -> str:
+    """The text of a file, looked over for what a YAML parser cannot take, or not without harm."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadConfiguration(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadConfiguration(f"{path}:{line}: is not UTF-8 text") from error
+    if bad := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        line = text.count("\n", 0, bad.start()) + 1
+        raise BadConfiguration(f"{path}:{line}: has a character that YAML does not allow: {bad[0]!r}")
+    # The parser goes a level deeper for each of these, and takes the process with it where that is too deep.
+    if deep := _BRACKETS.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise BadConfiguration(f"{path}:{line}: is nested too deeply")
+    return text
+
+
 def read(path: Path) -> LocatedDict:
     """Reads one YAML file whose top is a mapping.
 
     Raises BadConfiguration, with file and line, where it cannot be read or is no YAML.
     """
+    text = _text(path)
     loader = None
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(text)
         loader.path = path
         value = loader.get_single_data()
-    except OSError as error:
-        raise BadConfiguration(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadConfiguration(f"{path}: is not UTF-8 text") from error
-    except yaml.reader.ReaderError as error:
-        raise BadConfiguration(f"{path}: has a character that YAML does not allow: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadConfiguration(f"{path}:{line}: is not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadConfiguration(f"{path}: is not YAML: {error}") from error
     finally:
         if loader is not None:

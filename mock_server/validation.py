@@ -37,7 +37,7 @@ def compile_rules(schema: Mapping[str, Any]) -> Rules:
     """Makes an OpenAPI schema with all references resolved ready for use."""
     return Rules(
         schema=schema,
-        validator=jsonschema_rs.Draft4Validator(to_json_schema(schema)),
+        validator=jsonschema_rs.Draft4Validator(to_json_schema(schema), validate_formats=True),
         shape=_shape(schema),
     )
 

@@ -14,6 +14,7 @@ MOST = 1000
 """How many violations one answer lists; a contract's own bounds rarely allow for a tenth of it."""
 
 _SHOWN = 80
+_WHOLE = {"type", "pattern", "enum", "anyOf", "oneOf"}
 _BOUNDS = {
     "minimum": "at least {0}",
     "maximum": "at most {0}",
@@ -68,14 +69,14 @@ def explain(error: jsonschema_rs.ValidationError, *, schema: Any, whole: Any) ->
     if rule == "required":
         missing = str(error.kind.as_dict()["property"])
         yield {
-            "pointer": f"{pointer}/{missing}",
+            "pointer": pointer + pointer_to([missing]),
             "rule": rule,
             "allowed": _allowed(place.get("properties", {}).get(missing, {})),
             "message": "is required and missing",
         }
     elif rule == "additionalProperties":
         known = list(place.get("properties", {}))
-        for name in error.kind.as_dict()["unexpected"]:
+        for name in error.kind.as_dict().get("unexpected", value):
             close = difflib.get_close_matches(name, known, n=1) if len(name) <= _SHOWN else []
             yield {
                 "pointer": pointer + pointer_to([name]),
@@ -87,7 +88,7 @@ def explain(error: jsonschema_rs.ValidationError, *, schema: Any, whole: Any) ->
             }
     else:
         nearest = _nearest(rule, value, place)
-        allowed = _allowed(place) if rule in {"type", "pattern", "enum", "anyOf"} else _bound(rule, place)
+        allowed = _allowed(place) if rule in _WHOLE else _bound(rule, place)
         received = shorten(value)
         found = {} if nearest is None else {"nearest": nearest}
         hint = "" if nearest is None else f"; nearest is {json.dumps(nearest)}"
@@ -109,6 +110,8 @@ def _at(schema: Any, path: list[str | int]) -> dict[str, Any]:
 
 def _bound(rule: str, schema: Mapping[str, Any]) -> str:
     limit = schema.get(rule)
+    if rule == "format":
+        return f"a {limit}"
     if rule in {"exclusiveMinimum", "exclusiveMaximum"}:
         limit = schema.get("minimum" if rule == "exclusiveMinimum" else "maximum")
     return _BOUNDS[rule].format(limit) if rule in _BOUNDS else f"as {rule} says"
@@ -119,8 +122,9 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if "x-dimensions" in schema:
         low, high = schema["x-dimensions"]["minimum"], schema["x-dimensions"]["maximum"]
         return f"W*H, each {low} to {high}"
-    if "anyOf" in schema:
-        return " or ".join(_allowed(each) for each in schema["anyOf"])
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return " or ".join(_allowed(each) for each in schema[choice])
     if "enum" in schema:
         return f"one of {', '.join(json.dumps(option) for option in schema['enum'])}"
     name = str(schema.get("type", "a value"))
