@@ -15,6 +15,7 @@ CURRENT = "current"
 """The name of the edition that the files directly in `openapi/` make up."""
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_NOTES = ("operation", "produces", "seconds", "documented")
 _MODEL_PATH = re.compile(r"/api/(v[0-9]+)/(?P<model>[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)+)")
 
 
@@ -77,10 +78,10 @@ def load_catalog(
     directories = [each for each in (None if only else bundled, directory) if each is not None]
     files: dict[str, list[Path]] = {}
     for root in directories:
-        found = dict(_editions(root))
-        if not any(found.values()):
+        found = list(_editions(root))
+        if not any(paths for _, paths in found):
             raise BadConfiguration(f"{root}: has no .yaml file that describes a model")
-        for name, paths in found.items():
+        for name, paths in found:
             files.setdefault(name, []).extend(paths)
     return {
         name: _edition(name, paths, library=library, closed=closed)
@@ -213,6 +214,11 @@ def _contract(draft: _Draft, url: str, operation: LocatedDict, *, source: str) -
     if match is None:
         raise BadConfiguration(f"{operation.place()}: {url} is not of the form /api/v3/VENDOR/MODEL")
     note: LocatedDict = operation["x-wavemock"]
+    for key in note:
+        if key not in _NOTES:
+            raise BadConfiguration(
+                f"{note.place(key)}: x-wavemock has no {key!r}; it has {', '.join(_NOTES)}"
+            )
     if (produces := note.get("produces")) not in ("images", "lora"):
         raise BadConfiguration(f"{note.place('produces')}: x-wavemock.produces has to be images or lora")
     seconds = note.get("seconds", 2)

@@ -12,7 +12,7 @@ import yaml
 
 from mock_server.errors import BadConfiguration
 
-_BRACKETS = re.compile(r"(?:[\[{?-]\s*){200}")
+_MOST_LEVELS = 200
 
 
 class Place(str):
@@ -100,11 +100,20 @@ def _text(path: Path) -> str:
     if bad := yaml.reader.Reader.NON_PRINTABLE.search(text):
         line = text.count("\n", 0, bad.start()) + 1
         raise BadConfiguration(f"{path}:{line}: has a character that YAML does not allow: {bad[0]!r}")
-    # The parser goes a level deeper for each of these, and takes the process with it where that is too deep.
-    if deep := _BRACKETS.search(text):
-        line = text.count("\n", 0, deep.start()) + 1
-        raise BadConfiguration(f"{path}:{line}: is nested too deeply")
     return text
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """Refuses what is nested so deeply that composing it, which is recursive, would end the process.
+
+    Scanning for events is not recursive.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Base):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_LEVELS:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise BadConfiguration(f"{path}:{line}: is nested too deeply; {_MOST_LEVELS} levels are read")
 
 
 def read(path: Path) -> LocatedDict:
@@ -115,6 +124,7 @@ def read(path: Path) -> LocatedDict:
     text = _text(path)
     loader = None
     try:
+        _check_depth(text, path)
         loader = _Loader(text)
         loader.path = path
         value = loader.get_single_data()

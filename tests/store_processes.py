@@ -107,7 +107,7 @@ def kills(file: str, lives: str, seed: str) -> None:
         writers = [fork(partial(add_for_ever, file, life + one)) for one in (0, 1)]
         begun = [os.read(pipe, LINE).decode() for _, pipe in writers]
         for child, _ in writers:
-            time.sleep(moments.uniform(0.001, 0.03))
+            time.sleep(moments.uniform(0.001, 0.02))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         for first, (_, pipe) in zip(begun, writers, strict=True):

@@ -132,6 +132,13 @@ def test_an_edition_of_ones_own_can_be_printed(tmp_path: Path) -> None:
     assert PATH in json.loads(CliRunner().invoke(main, flags).stdout)["paths"]
 
 
+def test_the_files_of_the_edition_current_may_lie_in_its_folder_too(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, SIXTH.replace("sixth", "seventh"), "editions/current/seventh.yaml")
+    contracts = load_catalog(directory=tmp_path, only=True)["current"].contracts.values()
+    assert {contract.model for contract in contracts} == {"acme/sixth", "acme/seventh"}
+
+
 def test_a_page_of_ours_may_be_given_again(tmp_path: Path) -> None:
     for path in bundled_directory().glob("*.yaml"):
         write(tmp_path, path.read_text(), path.name)
@@ -317,6 +324,7 @@ BROKEN = {
     "no produces": (", produces: images", "", 6, "produces has to be images or lora"),
     "produces in a list": ("images}", "[images]}", 6, "produces has to be images or lora"),
     "negative seconds": ("images}", "images, seconds: -1}", 6, "seconds has to be a number, 0 or more"),
+    "seconds by another name": ("images}", "images, second: 3}", 6, "x-wavemock has no 'second'"),
     "seconds in words": ("images}", "images, seconds: soon}", 6, "seconds has to be a number"),
     "seconds without end": ("images}", "images, seconds: 1e400}", 6, "seconds has to be a number"),
     "seconds that are true": ("images}", "images, seconds: true}", 6, "seconds has to be a number"),
@@ -439,9 +447,22 @@ def test_one_line_tells_it_on_the_command_line(tmp_path: Path) -> None:
     assert told.stderr.startswith(f"Error: {file}:15: n: the default breaks the schema")
 
 
-def test_a_file_nested_without_end_is_refused_not_a_crash(tmp_path: Path) -> None:
-    write(tmp_path, SIXTH + "x-a: " + "[" * 100_000 + "]" * 100_000)
+NESTED = {
+    "lists": "[" * 100_000 + "]" * 100_000,
+    "lists after something": "[a, " * 50_000 + "]" * 50_000,
+    "mappings": "{a: " * 50_000 + "}" * 50_000,
+    "indented mappings": "".join("\n" + " " * level + "a:" for level in range(1, 1500)),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_file_nested_without_end_is_refused_not_a_crash(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"{SIXTH}x-a: {NESTED[name]}\n")
     # In a process of its own, since a parser written in C can take the whole process with it.
     command = [sys.executable, "-W", "ignore", "-m", "mock_server", "openapi", "--openapi", str(tmp_path)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (told.returncode, f"{tmp_path}/sixth.yaml" in told.stderr) == (2, True)
+    assert (told.returncode, f"{tmp_path}/sixth.yaml:" in told.stderr) == (2, True), told.stderr[-300:]
+
+
+def test_a_long_line_of_dashes_is_no_nesting(tmp_path: Path) -> None:
+    assert plain(read(write(tmp_path, f"# {'-' * 300}\na: {'-' * 300}\n"))) == {"a": "-" * 300}

@@ -1,9 +1,11 @@
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from store_processes import a_prediction, a_request, fill, in_eight_threads, numbers_of
@@ -131,19 +133,35 @@ def test_an_impossible_path_is_refused(tmp_path: Path, path: str) -> None:
         SqlStore(f"sqlite:///{tmp_path}/{path}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_cannot_be_written_is_refused(url: str, tmp_path: Path) -> None:
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder of somebody whom permissions bind; root, who may do everything, becomes nobody for a test."""
+    nobody = 65534
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if is_root := os.geteuid() == 0:
+            os.chown(folder, nobody, nobody)
+            os.setresuid(nobody, nobody, 0)
+        try:
+            yield folder
+        finally:
+            folder.chmod(0o700)
+            if is_root:
+                os.setresuid(0, 0, 0)
+
+
+def test_a_file_that_cannot_be_written_is_refused(own_folder: Path) -> None:
+    url = f"sqlite:///{own_folder}/store.db"
     SqlStore(url).close()
-    (tmp_path / "store.db").chmod(0o400)
+    (own_folder / "store.db").chmod(0o400)
     with pytest.raises(BadConfiguration, match=r"store\.db' .*cannot be written; change its permissions"):
         SqlStore(url)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_cannot_be_written_is_refused(url: str, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+def test_a_directory_that_cannot_be_written_is_refused(own_folder: Path) -> None:
+    own_folder.chmod(0o500)
     with pytest.raises(BadConfiguration, match=r"store\.db' .*check the permissions"):
-        SqlStore(url)
+        SqlStore(f"sqlite:///{own_folder}/store.db")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def run(program: str, *arguments: object) -> list[str]:
     """The lines that one of the programs of store_processes.py prints."""
     return subprocess.run(
         [sys.executable, HERE / "store_processes.py", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         check=True,
         text=True,
