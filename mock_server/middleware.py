@@ -13,6 +13,7 @@ from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMidd
 from connexion.middleware.routing import RoutingMiddleware, RoutingOperation
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
 from connexion.operations.abstract import AbstractOperation
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,6 +30,8 @@ CONTROL_PREFIX = "/_mock"
 
 _JSON = (b"content-type", b"application/json")
 _CALL = "wavemock.call"
+# Taking this many bytes apart can take long enough for others to notice; smaller bodies are not worth a thread.
+_LARGE_BODY = 1024 * 1024
 _log = logging.getLogger("wavemock")
 
 
@@ -59,7 +62,10 @@ class _CheckedOperation:
         if operation.body is not None:
             check_media_type(scope)
             body = await read_body(scope, receive, limit=self.max_body)
-            given, asked = ask(operation.body, body)
+            if len(body) > _LARGE_BODY:
+                given, asked = await run_in_threadpool(ask, operation.body, body)
+            else:
+                given, asked = ask(operation.body, body)
         if operation.query is not None:
             query = check_query(operation.parameters, operation.query, scope["query_string"])
         call = Call(scope=scope, receive=receive, given=given, asked=asked, query=query)
