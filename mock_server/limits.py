@@ -43,7 +43,6 @@ def protocol_class(limits: Limits) -> type[HttpToolsProtocol]:
     class Limited(LimitedProtocol):
         """The protocol, with its limits."""
 
-        __slots__ = ()
         _limits = limits
 
     return Limited
@@ -55,9 +54,6 @@ class LimitedProtocol(HttpToolsProtocol):
     A request that arrives at once costs next to nothing: what is missing is found out from uvicorn's own
     state, after each read, and one timer per connection stays as it is and is looked at when it fires.
     """
-
-    # With these in the instance's dictionary, it would outgrow what CPython keeps compact and fast.
-    __slots__ = ("_awaited", "_deadline", "_earlier", "_held", "_last_words", "_replay", "_timer")
 
     _limits = Limits()
 
@@ -78,8 +74,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._held = 0
         # Requests before the newest that may be with the application; uvicorn knows the newest only.
         self._earlier: list[RequestResponseCycle] = []
-        # Whether the parser is to get the head again, without the upgrade that it stopped for.
-        self._replay = False
         # What remains to be said before closing, possibly nothing; nothing that arrives counts any more.
         self._last_words: bytes | None = None
 
@@ -97,8 +91,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses what arrived, and sees to what is still missing."""
-        if self._last_words is not None:
-            return
         if self._held + len(data) > self._limits.header_bytes:
             self._receive_in_pieces(data)
             return
@@ -114,7 +106,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 cause if isinstance(cause, Refusal) else Refusal(400, f"This is not HTTP/1.1: {error}.")
             )
         except HttpParserUpgrade as upgrade:
-            self._replay = False
             self._held = 0
             self.data_received(self._head_without_upgrade() + data[upgrade.args[0] :])
         else:
@@ -151,8 +142,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise Refusal(400, "CONNECT is for proxies, and this server is none.")
-            self._replay = True
-            return
+            return  # the parser stops, and then gets this head once more without the upgrade
         self._held = 0
         HttpToolsProtocol.on_headers_complete(self)
 
@@ -168,10 +158,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends a request. In place of uvicorn's, which overlooks requests that are answered already."""
-        if not self._replay:
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
             self._held = 0
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def _in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and self.cycle.scope is self.scope
@@ -253,6 +244,7 @@ class LimitedProtocol(HttpToolsProtocol):
         After an answer it closes only when the client has had time to read it: closing while a client still
         sends makes systems throw away what the client has yet to read.
         """
+        self._held = self._limits.header_bytes + 1
         if self._timer is not None:
             self._timer.cancel()
         if self._busy():

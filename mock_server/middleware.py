@@ -30,7 +30,7 @@ CONTROL_PREFIX = "/_mock"
 
 _JSON = (b"content-type", b"application/json")
 _CALL = "wavemock.call"
-# Taking this many bytes apart can take long enough for others to notice; smaller bodies are not worth a thread.
+# Taking this many bytes apart takes long enough for others to notice; fewer are not worth a thread.
 _LARGE_BODY = 1024 * 1024
 _log = logging.getLogger("wavemock")
 
