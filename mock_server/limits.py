@@ -1,7 +1,7 @@
 """How long a client may take to send a request, and how large its head may be."""
 
 from asyncio import AbstractEventLoop, TimerHandle, Transport
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -48,6 +48,23 @@ def protocol_class(limits: Limits) -> type[HttpToolsProtocol]:
     return Limited
 
 
+@dataclass(slots=True)
+class _Watch:
+    """What a connection is watched for, apart from the protocol: CPython is slow with over 30 attributes.
+
+    `awaited` is what has to arrive: the body of the newest request if the flag says so, else the head of the
+    one after it; `deadline` is when, in the loop's time, or None while an earlier request is being answered.
+    `earlier` are the requests before the newest that may be with the application. `last_words` are what
+    remains to be said before closing, possibly nothing; from then on, nothing that arrives counts.
+    """
+
+    awaited: tuple[RequestResponseCycle | None, bool] | None = None
+    deadline: float | None = None
+    timer: TimerHandle | None = None
+    earlier: list[RequestResponseCycle] = field(default_factory=list)
+    last_words: bytes | None = None
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol under the default limits.
 
@@ -65,17 +82,8 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        # What is to arrive: the body of the newest request, or what comes after it, with the loop's time
-        # by which it must be here, or None while an earlier request is with the application.
-        self._awaited: tuple[RequestResponseCycle | None, bool] | None = None
-        self._deadline: float | None = None
-        self._timer: TimerHandle | None = None
-        # The bytes that came since the parser last passed something on.
-        self._held = 0
-        # Requests before the newest that may be with the application; uvicorn knows the newest only.
-        self._earlier: list[RequestResponseCycle] = []
-        # What remains to be said before closing, possibly nothing; nothing that arrives counts any more.
-        self._last_words: bytes | None = None
+        self._held = 0  # bytes that came since the parser last passed something on
+        self._watch = _Watch()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Gives the client time for its first request."""
@@ -86,8 +94,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Tells every waiting application that the client is gone."""
         super().connection_lost(exc)
         self._disconnect()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._watch.timer is not None:
+            self._watch.timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parses what arrived, and sees to what is still missing."""
@@ -115,7 +123,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _receive_in_pieces(self, data: bytes) -> None:
         """Receives `data` such that the parser never holds more than the limit."""
-        while data and self._last_words is None:
+        while data and self._watch.last_words is None:
             room = self._limits.header_bytes - self._held
             if room > 0:
                 self.data_received(data[:room])
@@ -149,7 +157,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def _queue_behind(self, previous: RequestResponseCycle) -> None:
         if len(self.pipeline) >= self._limits.pipelined:
             raise Refusal(429, f"More than {self._limits.pipelined} requests of this connection are waiting.")
-        self._earlier = [cycle for cycle in (*self._earlier, previous) if not cycle.response_complete]
+        self._watch.earlier = [
+            cycle for cycle in (*self._watch.earlier, previous) if not cycle.response_complete
+        ]
 
     def on_body(self, body: bytes) -> None:
         """Passes on a piece of the body."""
@@ -176,10 +186,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _expect_more(self) -> None:
         """Sets a deadline for what is missing, unless it has one."""
         awaited = (self.cycle, self._in_body())
-        if awaited != self._awaited:
-            self._awaited = awaited
-            self._deadline = None if self._busy() else self._due()
-            if self._timer is None:
+        if awaited != self._watch.awaited:
+            self._watch.awaited = awaited
+            self._watch.deadline = None if self._busy() else self._due()
+            if self._watch.timer is None:
                 self._look_in(self._shortest())
 
     def _due(self) -> float:
@@ -191,21 +201,21 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _look_in(self, seconds: float) -> None:
         # Never later than the shortest time-out, so that a deadline set meanwhile is not missed.
-        self._timer = self.loop.call_later(min(seconds, self._shortest()), self._look)
+        self._watch.timer = self.loop.call_later(min(seconds, self._shortest()), self._look)
 
     def _look(self) -> None:
         """Does what is due: last words, or an end to a connection on which something is late."""
-        self._timer = None
-        if self._last_words is not None:
+        self._watch.timer = None
+        if self._watch.last_words is not None:
             self._hang_up()
-        elif self._awaited != (self.cycle, self._in_body()):
+        elif self._watch.awaited != (self.cycle, self._in_body()):
             pass  # it has arrived
         elif self._busy():
             self._look_in(self._shortest())
-        elif self._deadline is None:  # the earlier requests are answered: its time begins
-            self._deadline = self._due()
+        elif self._watch.deadline is None:  # the earlier requests are answered: its time begins
+            self._watch.deadline = self._due()
             self._look_in(self._shortest())
-        elif (left := self._deadline - self.loop.time()) > 0:
+        elif (left := self._watch.deadline - self.loop.time()) > 0:
             self._look_in(left)
         else:
             self._expire()
@@ -215,7 +225,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._in_body():
             self._refuse(Refusal(408, f"The body did not arrive within {limits.body_seconds:g} s."))
         elif self.scope is None or (self.cycle is not None and self.cycle.scope is self.scope):
-            self._last_words = b""  # no request has begun that could be answered
+            self._watch.last_words = b""  # no request has begun that could be answered
             self._hang_up()
         else:
             self._refuse(Refusal(408, f"The headers did not arrive within {limits.header_seconds:g} s."))
@@ -224,7 +234,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answers with `refusal`, once all earlier requests are answered, and closes."""
         client = "{}:{}".format(*self.client) if self.client else "-"
         self.logger.info("%s - refused: %d %s", client, refusal.status, refusal.message)
-        self._last_words = self._answer(refusal)
+        self._watch.last_words = self._answer(refusal)
         self._hang_up()
 
     def _answer(self, refusal: Refusal) -> bytes:
@@ -245,16 +255,16 @@ class LimitedProtocol(HttpToolsProtocol):
         sends makes systems throw away what the client has yet to read.
         """
         self._held = self._limits.header_bytes + 1
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._watch.timer is not None:
+            self._watch.timer.cancel()
         if self._busy():
             self._look_in(0.05)
             return
         answerable = not (self._in_body() and self.cycle.response_started)
         self._disconnect()
-        self._timer = self.loop.call_later(self._limits.linger_seconds, self.transport.abort)
-        if self._last_words and answerable and not self.transport.is_closing():
-            self.transport.write(self._last_words)
+        self._watch.timer = self.loop.call_later(self._limits.linger_seconds, self.transport.abort)
+        if self._watch.last_words and answerable and not self.transport.is_closing():
+            self.transport.write(self._watch.last_words)
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self.flow.resume_reading()
@@ -263,7 +273,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _disconnect(self) -> None:
         """Tells the applications at work that the client is gone."""
-        for cycle in (*self._earlier, self.cycle):
+        for cycle in (*self._watch.earlier, self.cycle):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.waiting_for_100_continue = False  # else it would be written after the last words
