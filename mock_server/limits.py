@@ -1,14 +1,11 @@
 """How long a client may take to send a request, and how large its head may be."""
 
-from asyncio import AbstractEventLoop, TimerHandle, Transport
+from asyncio import TimerHandle, Transport
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, parse_url
-from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from mock_server.errors import Refusal, envelope
 
@@ -52,12 +49,14 @@ def protocol_class(limits: Limits) -> type[HttpToolsProtocol]:
 class _Watch:
     """What a connection is watched for, apart from the protocol: CPython is slow with over 30 attributes.
 
-    `awaited` is what has to arrive: the body of the newest request if the flag says so, else the head of the
-    one after it; `deadline` is when, in the loop's time, or None while an earlier request is being answered.
-    `earlier` are the requests before the newest that may be with the application. `last_words` are what
-    remains to be said before closing, possibly nothing; from then on, nothing that arrives counts.
+    `held` counts the bytes that came since the parser last passed something on. `awaited` is what has to
+    arrive: the body of the newest request if the flag says so, else the head of the one after it; `deadline`
+    is when, in the loop's time, or None while an earlier request is being answered. `earlier` are requests
+    before the newest that may be with the application. `last_words` are what remains to be said before
+    closing, possibly nothing; from then on, nothing that arrives counts.
     """
 
+    held: int = 0
     awaited: tuple[RequestResponseCycle | None, bool] | None = None
     deadline: float | None = None
     timer: TimerHandle | None = None
@@ -74,20 +73,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _limits = Limits()
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._held = 0  # bytes that came since the parser last passed something on
-        self._watch = _Watch()
-
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Gives the client time for its first request."""
         super().connection_made(transport)
+        self._watch = _Watch()
         self._expect_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,13 +88,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses what arrived, and sees to what is still missing."""
-        if self._held + len(data) > self._limits.header_bytes:
+        watch = self._watch
+        held = watch.held + len(data)
+        if held > self._limits.header_bytes:
             self._receive_in_pieces(data)
             return
+        watch.held = held
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
-        self._held += len(data)
         try:
             self.parser.feed_data(data)
         except HttpParserError as error:
@@ -114,7 +105,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 cause if isinstance(cause, Refusal) else Refusal(400, f"This is not HTTP/1.1: {error}.")
             )
         except HttpParserUpgrade as upgrade:
-            self._held = 0
+            watch.held = 0
             self.data_received(self._head_without_upgrade() + data[upgrade.args[0] :])
         else:
             cycle = self.cycle
@@ -124,7 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _receive_in_pieces(self, data: bytes) -> None:
         """Receives `data` such that the parser never holds more than the limit."""
         while data and self._watch.last_words is None:
-            room = self._limits.header_bytes - self._held
+            room = self._limits.header_bytes - self._watch.held
             if room > 0:
                 self.data_received(data[:room])
                 data = data[room:]
@@ -151,7 +142,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise Refusal(400, "CONNECT is for proxies, and this server is none.")
             return  # the parser stops, and then gets this head once more without the upgrade
-        self._held = 0
+        self._watch.held = 0
         HttpToolsProtocol.on_headers_complete(self)
 
     def _queue_behind(self, previous: RequestResponseCycle) -> None:
@@ -163,14 +154,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Passes on a piece of the body."""
-        self._held = 0
+        self._watch.held = 0
         HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
         """Ends a request. In place of uvicorn's, which overlooks requests that are answered already."""
         cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope:
-            self._held = 0
+            self._watch.held = 0
             cycle.more_body = False
             cycle.message_event.set()
 
@@ -254,7 +245,7 @@ class LimitedProtocol(HttpToolsProtocol):
         After an answer it closes only when the client has had time to read it: closing while a client still
         sends makes systems throw away what the client has yet to read.
         """
-        self._held = self._limits.header_bytes + 1
+        self._watch.held = self._limits.header_bytes + 1
         if self._watch.timer is not None:
             self._watch.timer.cancel()
         if self._busy():
