@@ -8,19 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from connexion.exceptions import ProblemException
-from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
-from connexion.middleware.security import SecurityMiddleware
-from connexion.middleware.server_error import ServerErrorMiddleware
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import Resolver
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from mock_server.auth import BearerKeys
 from mock_server.backend import SimulatedBackend
 from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_catalog
 from mock_server.clock import ManualClock, SystemClock
@@ -29,12 +23,10 @@ from mock_server.errors import BadConfiguration
 from mock_server.handlers import Desk, result, submit
 from mock_server.middleware import (
     CONTROL_PREFIX,
-    DocsMiddleware,
-    GuardMiddleware,
+    ErrorMiddleware,
+    FrontMiddleware,
     Operation,
-    StrictRoutingMiddleware,
-    ValidationMiddleware,
-    answer_error,
+    OperationsMiddleware,
     endpoint,
 )
 from mock_server.outputs import Outputs
@@ -137,13 +129,9 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
     behind = endpoint(known, output_files=partial(serve_output, desk.outputs))
     # Connexion annotates these as applications; they are what makes one.
     middlewares: list[Any] = [
-        ServerErrorMiddleware,
-        ExceptionMiddleware,
-        partial(GuardMiddleware, token=settings.control_token),
-        DocsMiddleware,
-        StrictRoutingMiddleware,
-        SecurityMiddleware,
-        ValidationMiddleware,
+        ErrorMiddleware,
+        partial(FrontMiddleware, control_token=settings.control_token),
+        OperationsMiddleware,
         LifespanMiddleware,
     ]
     app = ConnexionMiddleware(
@@ -152,7 +140,6 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
         lifespan=partial(_lifespan, desk.store),
         middlewares=middlewares,
         resolver=Resolver(lambda _operation_id: behind),
-        security_map={"bearer": lambda: BearerKeys(accepted=tuple(k.encode() for k in settings.api_keys))},
         swagger_ui_options=SwaggerUIOptions(
             swagger_ui_path="/docs",
             spec_path="/openapi.json",
@@ -160,13 +147,12 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
             swagger_ui_config={"validatorUrl": None},
         ),
     )
-    add = partial(_add_api, app, max_body=settings.max_body)
+    keys = tuple(key.encode() for key in settings.api_keys)
+    add = partial(_add_api, app, keys=keys, max_body=settings.max_body)
     for edition in catalog.values():
         add(edition.document, f"/editions/{edition.name}", _operations(edition, desk))
     add(root.document, "", _operations(root, desk))
     add(control.document(), CONTROL_PREFIX, control.operations(desk, catalog))
-    for kind in (HTTPException, ProblemException, Exception):
-        app.add_error_handler(kind, answer_error)
     return app
 
 
@@ -176,9 +162,10 @@ def _add_api(
     base_path: str,
     operations: Mapping[str, Operation],
     *,
+    keys: tuple[bytes, ...],
     max_body: int,
 ) -> None:
-    app.add_api(dict(document), base_path=base_path, checked_operations=operations, max_body=max_body)
+    app.add_api(dict(document), base_path=base_path, served=operations, keys=keys, max_body=max_body)
 
 
 def _operations(edition: Edition, desk: Desk) -> dict[str, Operation]:

@@ -3,16 +3,13 @@
 import hmac
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
 
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from mock_server.body import header
 from mock_server.errors import Refusal
 
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]+)?")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wavemock"'}
 
@@ -23,29 +20,14 @@ def bearer_key(scope: Scope) -> bytes:
     return key.strip() if scheme.lower() == b"bearer" else b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BearerKeys:
-    """Connexion's handler for the bearer scheme. `accepted` are the keys that open; any key when empty."""
-
-    accepted: tuple[bytes, ...] = ()
-
-    def get_fn(
-        self, _scheme: dict[str, Any], _scopes: list[str]
-    ) -> Callable[[HTTPConnection], Awaitable[dict[str, Any]]]:
-        """The function that lets a request through or refuses it with 401."""
-
-        async def check(request: HTTPConnection) -> dict[str, Any]:
-            key = bearer_key(request.scope)
-            if not key:
-                raise Refusal(
-                    401, "There is no key; send Authorization: Bearer YOUR_KEY.", headers=_CHALLENGE
-                )
-            # Every accepted key is compared, so that the time taken tells nothing.
-            if self.accepted and not sum(hmac.compare_digest(key, each) for each in self.accepted):
-                raise Refusal(401, "The key is not one that this server accepts.", headers=_CHALLENGE)
-            return {}
-
-        return check
+def check_key(scope: Scope, *, accepted: tuple[bytes, ...]) -> None:
+    """Refuses with 401 a request without a key, or with none of the `accepted` ones; empty, all are."""
+    key = bearer_key(scope)
+    if not key:
+        raise Refusal(401, "There is no key; send Authorization: Bearer YOUR_KEY.", headers=_CHALLENGE)
+    # Every accepted key is compared, so that the time taken tells nothing.
+    if accepted and not sum(hmac.compare_digest(key, each) for each in accepted):
+        raise Refusal(401, "The key is not one that this server accepts.", headers=_CHALLENGE)
 
 
 def guard_control(scope: Scope, *, token: str | None) -> None:
@@ -53,6 +35,7 @@ def guard_control(scope: Scope, *, token: str | None) -> None:
 
     Without a token, both ends have to be loopback: the peer's address, and the name it asked for. The
     latter keeps out web pages that point a name of their own at 127.0.0.1; `Origin`, those that post to it.
+    What came through a proxy came from somebody else.
     """
     if token is not None:
         if not hmac.compare_digest(bearer_key(scope), token.encode()):
@@ -65,6 +48,7 @@ def guard_control(scope: Scope, *, token: str | None) -> None:
     origin = header(scope, b"origin").decode("latin-1")
     if not (
         _is_loopback(peer)
+        and not any(header(scope, name) for name in _FORWARDED)
         and _is_loopback(asked or "localhost")
         and (not origin or _is_loopback(_hostname(origin.removeprefix("http://"))))
     ):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from connexion.exceptions import ProblemException
-from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware
 from connexion.middleware.routing import RoutingMiddleware, RoutingOperation
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
@@ -18,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mock_server.auth import guard_control
+from mock_server.auth import check_key, guard_control
 from mock_server.body import ClientGone, check_media_type, read_body
 from mock_server.errors import Refusal, StoreUnavailable, envelope
 from mock_server.handlers import Answer, Call
@@ -29,7 +28,6 @@ CONTROL_PREFIX = "/_mock"
 """Below which the control plane answers."""
 
 _JSON = (b"content-type", b"application/json")
-_CALL = "wavemock.call"
 # Taking this many bytes apart takes long enough for others to notice; fewer are not worth a thread.
 _LARGE_BODY = 1024 * 1024
 _log = logging.getLogger("wavemock")
@@ -48,16 +46,21 @@ class Operation:
     query: Rules | None = None
 
 
-class _CheckedOperation:
-    """Reads and checks the request of one operation, and hands it on as a Call."""
+class _ServedOperation:
+    """One operation: looks at the key, reads and checks the request, and answers it."""
 
-    def __init__(self, operation: Operation, *, next_app: ASGIApp, max_body: int) -> None:
+    def __init__(
+        self, operation: Operation, *, secured: bool, keys: tuple[bytes, ...], max_body: int
+    ) -> None:
         self.operation = operation
-        self.next_app = next_app
+        self.secured = secured
+        self.keys = keys
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self.operation
+        if self.secured:
+            check_key(scope, accepted=self.keys)
         given, asked, query = None, None, {}
         if operation.body is not None:
             check_media_type(scope)
@@ -68,33 +71,76 @@ class _CheckedOperation:
                 given, asked = ask(operation.body, body)
         if operation.query is not None:
             query = check_query(operation.parameters, operation.query, scope["query_string"])
-        call = Call(scope=scope, receive=receive, given=given, asked=asked, query=query)
-        scope[_CALL] = (operation.handler, call)
-        await self.next_app(scope, receive, send)
+        answer = await operation.handler(
+            Call(scope=scope, receive=receive, given=given, asked=asked, query=query)
+        )
+        await _send_json(send, 200, answer.body, answer.headers)
 
 
-class _CheckedAPI(RoutedAPI[_CheckedOperation]):
-    """The operations of one OpenAPI document, checked."""
+class _ServedAPI(RoutedAPI[_ServedOperation]):
+    """The operations of one OpenAPI document."""
 
     def __init__(
-        self, *args: Any, checked_operations: Mapping[str, Operation], max_body: int, **kwargs: Any
+        self,
+        *args: Any,
+        served: Mapping[str, Operation],
+        keys: tuple[bytes, ...],
+        max_body: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.checked_operations = checked_operations
+        self.served = served
+        self.keys = keys
         self.max_body = max_body
         self.add_paths()
 
-    def make_operation(self, operation: AbstractOperation) -> _CheckedOperation:
-        """The checked form of one operation."""
-        return _CheckedOperation(
-            self.checked_operations[operation.operation_id], next_app=self.next_app, max_body=self.max_body
+    def make_operation(self, operation: AbstractOperation) -> _ServedOperation:
+        """What serves an operation of the document; a key is needed where the document says so."""
+        return _ServedOperation(
+            self.served[operation.operation_id],
+            secured=bool(operation.security),
+            keys=self.keys,
+            max_body=self.max_body,
         )
 
 
-class ValidationMiddleware(RoutedMiddleware[_CheckedAPI]):
-    """Takes the place of Connexion's own request validation."""
+class OperationsMiddleware(RoutedMiddleware[_ServedAPI]):
+    """Serves the requests that have an operation; takes the place of Connexion's security and validation.
 
-    api_cls = _CheckedAPI
+    Those make objects and inspect functions for each request, which costs more than all the rest.
+    """
+
+    api_cls = _ServedAPI
+
+
+class ErrorMiddleware:
+    """The outermost step: whatever goes wrong further in is answered with an envelope.
+
+    Takes the place of Connexion's two, which wrap every message of every answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands on, and answers errors."""
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            refusal = as_refusal(error)
+            headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+            body = envelope(refusal.status, refusal.message, refusal.data)
+            await _send_json(send, refusal.status, body, headers)
+
+
+async def _send_json(
+    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
 
 
 class _NoSuchMethod(Route):
@@ -109,15 +155,18 @@ class _NoSuchMethod(Route):
 _PLAIN_SEGMENT = "([A-Za-z0-9_-]+)"
 
 
-class StrictRoutingMiddleware(RoutingMiddleware):
-    """Connexion's routing, without redirects where a slash is too many, and with all methods in `Allow`.
+class FrontMiddleware(RoutingMiddleware):
+    """Connexion's routing and Swagger UI, and the guard before the control plane.
 
-    Requests of the ordinary kind find their operation in a table made of the same routes, which takes a
-    fraction of the time that trying route after route does; the others go the long way.
+    Requests of the ordinary kind find their operation in a table made of Connexion's routes, which takes a
+    fraction of the time that trying route after route does; the others go the long way. A slash too many is
+    no redirect, and `Allow` has all methods of a path.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, control_token: str | None) -> None:
         super().__init__(app)
+        self._control_token = control_token
+        self._docs = SwaggerUIMiddleware(super().__call__)
         self._plain: dict[tuple[str, str], dict[str, str | None]] = {}
         self._templated: dict[tuple[str, str], dict[str, str | None]] = {}
         self._templates: list[str] = []
@@ -136,15 +185,25 @@ class StrictRoutingMiddleware(RoutingMiddleware):
             found = self._templated.get((scope["method"], self._templates[index - 1]))
             parameters = {"id": match[index]}
         if found is None:
-            await super().__call__(scope, receive, send)
+            await self._the_long_way(scope, receive, send)
             return
         scope["path_params"] = parameters
         scope.setdefault("extensions", {})[ROUTING_CONTEXT] = found
         await self.app(scope, receive, send)
 
+    async def _the_long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path.startswith(CONTROL_PREFIX):
+            guard_control(scope, token=self._control_token)
+        if "/docs" in path or "/openapi." in path:
+            await self._docs(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
     def add_api(self, *args: Any, **kwargs: Any) -> None:
-        """Adds the routes of one document."""
+        """Adds the routes and the documentation of one document."""
         super().add_api(*args, **kwargs)
+        self._docs.add_api(*args, **kwargs)
         self.router.redirect_slashes = False
         mount = self.router.routes[-1]
         assert isinstance(mount, Mount)  # noqa: S101 - what Connexion has just added
@@ -168,6 +227,8 @@ class StrictRoutingMiddleware(RoutingMiddleware):
         endpoint = route.endpoint
         if path.count("{") > path.count("{id}") or not isinstance(endpoint, RoutingOperation):
             return
+        if path.startswith(CONTROL_PREFIX):
+            return  # which is guarded, and in no hurry
         table = self._templated if "{id}" in path else self._plain
         for method in route.methods or ():
             # A base path that is tried earlier hides the same path of one that is tried later.
@@ -181,54 +242,21 @@ async def _unreachable(scope: Scope, receive: Receive, send: Send) -> None:
     """The endpoint of a route that never matches as a whole."""
 
 
-class DocsMiddleware(SwaggerUIMiddleware):
-    """Connexion's Swagger UI, which costs the other paths nothing."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves `/docs` and `/openapi.json` below every base path."""
-        if scope["type"] == "http" and ("/docs" in scope["path"] or "/openapi." in scope["path"]):
-            await super().__call__(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-class GuardMiddleware:
-    """Keeps strangers out of the control plane."""
-
-    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
-        self.app = app
-        self.token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets everything through but requests of the control plane from elsewhere."""
-        if scope["type"] == "http" and scope["path"].startswith(CONTROL_PREFIX):
-            guard_control(scope, token=self.token)
-        await self.app(scope, receive, send)
-
-
 def endpoint(paths: Iterable[str], *, output_files: ASGIApp) -> ASGIApp:
-    """The application behind Connexion: answers checked calls, and serves what no contract describes.
+    """The application behind Connexion: serves what no document describes.
 
     That is `output_files`, and for the rest a 404 that names the nearest of `paths`.
     """
     known = list(paths)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if _CALL not in scope:
-            path = scope["path"][:200]
-            if path.startswith(OUTPUTS_PATH):
-                await output_files(scope, receive, send)
-                return
-            close = difflib.get_close_matches(path, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else " The paths that exist are listed at /docs."
-            raise Refusal(404, f"There is nothing at {path}.{hint}")
-        handler, call = scope[_CALL]
-        result: Answer = await handler(call)
-        length = (b"content-length", str(len(result.body)).encode())
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [_JSON, length, *result.headers]}
-        )
-        await send({"type": "http.response.body", "body": result.body})
+        path = scope["path"][:200]
+        if path.startswith(OUTPUTS_PATH):
+            await output_files(scope, receive, send)
+            return
+        close = difflib.get_close_matches(path, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else " The paths that exist are listed at /docs."
+        raise Refusal(404, f"There is nothing at {path}.{hint}")
 
     return answer
 
@@ -249,15 +277,3 @@ def as_refusal(error: Exception) -> Refusal:
         return Refusal(error.status, f"{error.detail or error.title}.")
     _log.error("a request ended in an error of the server", exc_info=error)
     return Refusal(500, "The server made a mistake; its log says which.")
-
-
-async def answer_error(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
-    """Connexion's error handler for all exceptions: an envelope whatever happened."""
-    refusal = as_refusal(error)
-    return ConnexionResponse(  # type: ignore[no-untyped-call] # Connexion annotates its arguments only in part
-        status_code=refusal.status,
-        mimetype="application/json",
-        content_type="application/json",
-        body=envelope(refusal.status, refusal.message, refusal.data),
-        headers=refusal.headers,
-    )

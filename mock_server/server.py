@@ -62,6 +62,8 @@ def run(
         log_level="info" if access_log else "warning",
         access_log=access_log,
         server_header=False,
+        # What a proxy says of its client is not believed; --public-url says where answers point.
+        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         workers=workers,
     )
