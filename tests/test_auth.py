@@ -80,3 +80,8 @@ def test_the_control_token_lets_another_machine_in(make_client: MakeClient) -> N
         for headers in ({"Authorization": "Bearer sesame"}, {"Authorization": "Bearer open"}, {})
     ]
     assert codes == [200, 401, 401]
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+def test_what_comes_through_a_proxy_does_not_get_into_the_control_plane(client: Client, name: str) -> None:
+    assert client.get("/_mock/health", headers={name: "192.0.2.7"}).status_code == 403
