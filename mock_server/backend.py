@@ -17,7 +17,7 @@ OWN_OUTPUT = re.compile(r"(?:https?://[^/?#]+)?/outputs/(?P<id>[0-9a-f]{32})/(?P
 """A URL of an output of this server. Which host it names does not matter; the id says enough."""
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_SEEDS = 10_000_000_000
+_SEEDS = 2**31  # what -1 draws fits into every integer that a contract may ask for
 _DEFAULT_RANK = 16
 _HIGHEST_RANK = 256
 _MOST_IMAGES = 100

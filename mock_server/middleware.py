@@ -127,6 +127,7 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
+            # Behind this there is nobody left to answer the client.
             if scope["type"] != "http":
                 raise
             refusal = as_refusal(error)
