@@ -58,7 +58,10 @@ def main() -> None:
     "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port."
 )
 @click.option(
-    "--scenario", default="normal", show_default=True, help="How predictions go whose request names none."
+    "--scenario",
+    default="normal",
+    show_default=True,
+    help="How predictions go whose request names none: normal, instant, slow, queued, failed, stuck or nsfw.",
 )
 @click.option("--seed", type=int, help="Make ids, outputs and timings the same on every run.")
 @click.option(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from conftest import KEY, StartServer
+from mock_server.scenarios import SCENARIOS
 
 SCHNELL = "/api/v3/wavespeed-ai/flux-schnell-lora"
 
@@ -121,6 +122,11 @@ def test_help_lists_every_flag() -> None:
     assert {"--scenario", "--seed", "--store", "--max-body", "--control-token"} <= set(
         re.findall(r"--[a-z-]+", text)
     )
+
+
+def test_help_names_every_scenario() -> None:
+    text = re.sub(r"\s+", " ", wavemock("serve", "--help").stdout)
+    assert " ".join(SCENARIOS) == re.sub(r",| or", "", text.partition("names none: ")[2].partition(". ")[0])
 
 
 def test_help_needs_none_of_the_servers_libraries() -> None:
