@@ -85,6 +85,18 @@ def test_the_list_is_newest_first(client: Client) -> None:
     assert [each["id"] for each in listed] == ids[::-1]
 
 
+def test_the_list_shows_of_each_what_it_shows_alone(client: Client) -> None:
+    prediction_id = client.submit(prompt="x")
+    listed = client.get("/_mock/predictions").json()["data"]["predictions"]
+    assert listed == [client.inside(prediction_id)]
+
+
+def test_the_list_shortens_long_texts(client: Client) -> None:
+    client.submit(prompt="y" * 5000)
+    [listed] = client.get("/_mock/predictions").json()["data"]["predictions"]
+    assert listed["received"]["prompt"] == "y" * 200 + "… (5000 characters)"
+
+
 def test_the_list_goes_on_after_an_id(client: Client) -> None:
     ids = [client.submit() for _ in range(5)]
     page = client.get(f"/_mock/predictions?limit=2&before={ids[3]}").json()["data"]

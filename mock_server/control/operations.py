@@ -18,6 +18,7 @@ from mock_server.prediction import Event, Prediction
 from mock_server.scenarios import SCENARIOS
 from mock_server.validation import compile_rules, query_parameters
 
+_LONGEST_LISTED = 200
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
@@ -80,33 +81,38 @@ def _health(desk: Desk, _call: Call, *, catalog: Catalog) -> dict[str, Any]:
 
 def _list(desk: Desk, call: Call) -> dict[str, Any]:
     found = desk.store.newest(limit=call.query["limit"], before=call.query.get("before"))
-    base, now = base_url(desk, call.scope), desk.clock.now()
+    inside = [_inside(desk, call, prediction) for prediction in found]
     return {
         "count": desk.store.count(),
-        "predictions": [_summary(desk, prediction, base, now) for prediction in found],
+        "predictions": [_without_long_texts(each) for each in inside if each is not None],
     }
+
+
+def _without_long_texts(value: Any) -> Any:
+    """The value with its long texts shortened: a hundred requests with images are too much for a list."""
+    if isinstance(value, dict):
+        return {key: _without_long_texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_long_texts(item) for item in value]
+    if isinstance(value, str) and len(value) > _LONGEST_LISTED:
+        return f"{value[:_LONGEST_LISTED]}… ({len(value)} characters)"
+    return value
 
 
 def _show(desk: Desk, call: Call) -> dict[str, Any]:
     prediction_id = call.scope["path_params"]["id"]
-    prediction, asked = desk.store.get(prediction_id), desk.store.asked(prediction_id)
-    if prediction is None or asked is None:
+    prediction = desk.store.get(prediction_id)
+    inside = _inside(desk, call, prediction) if prediction is not None else None
+    if inside is None:
         raise Refusal(404, f"There is no prediction {prediction_id[:80]!r}.")
+    return inside
+
+
+def _inside(desk: Desk, call: Call, prediction: Prediction) -> dict[str, Any] | None:
+    asked = desk.store.asked(prediction.id)
+    if asked is None:
+        return None
     base, now, given = base_url(desk, call.scope), desk.clock.now(), asked.input
-    return {
-        **_summary(desk, prediction, base, now),
-        **({"seed": seed_of(prediction, given)} if "seed" in given else {}),
-        "received": json.loads(asked.received),
-        "input": given,
-        "defaulted": [
-            name if "/" not in (name := pointer.removeprefix("/")) else pointer for pointer in asked.defaults
-        ],
-        "warnings": list(asked.warnings),
-        "events": [_event(prediction, event, base, now) for event in prediction.events],
-    }
-
-
-def _summary(desk: Desk, prediction: Prediction, base: str, now: int) -> dict[str, Any]:
     return {
         "id": prediction.id,
         "model": prediction.model,
@@ -119,6 +125,14 @@ def _summary(desk: Desk, prediction: Prediction, base: str, now: int) -> dict[st
             "get": result_url(desk, prediction, base),
             "inside": f"{base}{CONTROL_PREFIX}/predictions/{prediction.id}",
         },
+        **({"seed": seed_of(prediction, given)} if "seed" in given else {}),
+        "received": json.loads(asked.received),
+        "input": given,
+        "defaulted": [
+            name if "/" not in (name := pointer.removeprefix("/")) else pointer for pointer in asked.defaults
+        ],
+        "warnings": list(asked.warnings),
+        "events": [_event(prediction, event, base, now) for event in prediction.events],
     }
 
 
