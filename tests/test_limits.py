@@ -194,6 +194,11 @@ def test_a_client_that_goes_on_after_the_answer_is_cut_off(
     assert not problems(caplog)
 
 
+def test_the_answer_ends_at_once_also_when_there_is_time_to_read_it() -> None:
+    with serving(tell, limits=Limits(linger_seconds=2 * GENEROUS)) as port:
+        assert refusal(exchange(port, b"garbage")) == 400
+
+
 def test_a_client_that_left_halfway_is_not_refused(port: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with connect(port) as client:
@@ -504,6 +509,25 @@ def test_a_request_for_an_upgrade_is_served_without_it(
     assert statuses(received) == [200, 200, 200]
     assert received.count(b"POST /? 5") == 2
     assert not problems(caplog)
+
+
+def test_a_request_for_an_upgrade_does_not_disturb_the_one_before_it() -> None:
+    heard, begun = [], threading.Event()
+
+    async def listen(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        begun.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                heard.append(await receive())
+        await answer(send, 200, "done")
+
+    with serving(listen) as port, connect(port) as client:
+        client.sendall(HELLO)
+        begun.wait(GENEROUS)
+        client.sendall(HELLO.replace(b"Host", b"Connection: upgrade\r\nUpgrade: h2c\r\nHost"))
+        assert reply(client).endswith(b"done")
+        assert heard == []
 
 
 def test_uvicorns_methods_are_still_those_that_ours_take_the_place_of() -> None:
