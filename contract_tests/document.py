@@ -1,0 +1,86 @@
+"""The OpenAPI files of an edition as one document without references."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class BadDocument(Exception):
+    """OpenAPI files that cannot be read; says which, and why."""
+
+
+def bundled() -> Path:
+    """Where the project's own files are: inside the installed package, or in a checkout beside it."""
+    here = Path(__file__).parent
+    installed = here / "openapi"
+    return installed if installed.is_dir() else here.parent / "openapi"
+
+
+def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]:
+    """All operations of an edition, every reference in them resolved.
+
+    `directory` adds the files of somebody's own to the project's. Raises BadDocument.
+    """
+    paths: dict[str, Any] = {}
+    schemes: dict[str, Any] = {}
+    for root in (bundled(), directory):
+        folder = root if root is None or edition == "current" else root / "editions" / edition
+        if folder is None or (not folder.is_dir() and root == directory):
+            continue
+        if not folder.is_dir():
+            raise BadDocument(f"{folder}: there are no OpenAPI files of an edition {edition!r}")
+        for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+            if file.stem == "common":
+                continue
+            document = _load(file)
+            for path, item in document.get("paths", {}).items():
+                paths.setdefault(path, {}).update(_resolved(item, file))
+            schemes |= _resolved(document.get("components", {}).get("securitySchemes", {}), file)
+    common = bundled() / "common.yaml"
+    for path, item in _load(common)["paths"].items():
+        paths.setdefault(path, _resolved(item, common))
+    return {
+        "openapi": "3.0.3",
+        "info": {"title": f"The edition {edition}", "version": "1"},
+        "servers": [{"url": "/"}],
+        "security": [{name: []} for name in schemes],
+        "paths": paths,
+        "components": {"securitySchemes": schemes},
+    }
+
+
+@cache
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadDocument(f"{file}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise BadDocument(f"{file}: is not an OpenAPI document")
+    return document
+
+
+def _resolved(node: Any, file: Path, seen: tuple[str, ...] = ()) -> Any:
+    if isinstance(node, list):
+        return [_resolved(each, file, seen) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    reference = node.get("$ref")
+    if not isinstance(reference, str):
+        return {key: _resolved(each, file, seen) for key, each in node.items()}
+    name, _, pointer = reference.partition("#")
+    target = file.parent / name if name else file
+    if name and not target.is_file():
+        target = bundled() / name
+    if (address := f"{target}#{pointer}") in seen:
+        raise BadDocument(f"{file}: {reference} leads back into itself")
+    found: Any = _load(target)
+    for part in pointer.strip("/").split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, Mapping) or key not in found:
+            raise BadDocument(f"{file}: {reference} leads nowhere")
+        found = found[key]
+    return _resolved(found, target, (*seen, address))

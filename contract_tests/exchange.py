@@ -1,0 +1,131 @@
+"""What is sent and what comes back: records, and how they are shown."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+_LONG = 400
+_BASE64 = re.compile(r'"(?:data:[a-z/+.-]+;base64,)?[A-Za-z0-9+/]{160,}={0,2}"')
+_SECRET = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. `path` stands below the target's address; `keyed` lets the target add the key.
+
+    `paid` says that it may begin a task, and so needs room in the budget.
+    """
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    keyed: bool = True
+    paid: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A request and its answer. Header names of the answer are in lower case."""
+
+    request: Request
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    seconds: float
+
+    def header(self, name: str) -> str:
+        """The first value of a header; empty where there is none."""
+        return next((value for key, value in self.headers if key == name), "")
+
+    @cached_property
+    def json(self) -> Any:
+        """The body as JSON to the letter; None where it is none."""
+        try:
+            return strict_json(self.body)
+        except ValueError:
+            return None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The envelope's `data`; empty where there is none."""
+        data = self.json.get("data") if isinstance(self.json, dict) else None
+        return data if isinstance(data, dict) else {}
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the target says that all is well: HTTP 200, and `code: 200` in the envelope."""
+        return self.status == 200 and isinstance(self.json, dict) and self.json.get("code") == 200  # noqa: PLR2004
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in {float("inf"), float("-inf")}:
+        raise ValueError(f"{text} is beyond a double")
+    return value
+
+
+def strict_json(text: bytes) -> Any:
+    """The value of a JSON text, without what Python's reader lets pass.
+
+    Raises ValueError for a constant such as NaN, a key that stands twice, a number beyond a double, a byte
+    order mark, half a surrogate pair, and for what is nested too deep to be read.
+    """
+    try:
+        value = json.loads(
+            text.decode(), parse_constant=_no_constant, object_pairs_hook=_no_twice, parse_float=_finite
+        )
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    return value
+
+
+def elided(text: str) -> str:
+    """The text with long base64 texts taken out."""
+    return _BASE64.sub(lambda match: f'"({len(match[0]) - 2} characters of base64)"', text)
+
+
+def secret(name: str) -> bool:
+    """Whether a header of this name is nobody's business."""
+    return _SECRET.search(name) is not None
+
+
+def shown(text: bytes | None, most: int = _LONG) -> str:
+    """A body for a person: what is long is shortened, what is not text is escaped."""
+    said = elided((text or b"").decode("utf-8", "backslashreplace"))
+    return said if len(said) <= most else f"{said[:most]}… ({len(text or b'')} bytes)"
+
+
+def curl(request: Request, url: str) -> str:
+    """The command that sends it again, with the key taken from the environment.
+
+    A body that is long or no text is left out, and said to be.
+    """
+    parts = ["curl", "-sS", "-i"]
+    if request.method != ("GET" if request.body is None else "POST"):
+        parts += ["-X", request.method]
+    for name, value in request.headers:
+        said = "$WAVESPEED_API_KEY" if secret(name) and value else value
+        parts += ["-H", shlex.quote(f"{name}: {said}")]
+    command = " ".join(parts)
+    if request.keyed:
+        command += ' -H "Authorization: Bearer $WAVESPEED_API_KEY"'
+    if request.body is not None:
+        body = request.body.decode("utf-8", "backslashreplace")
+        command += f" --data-raw {shlex.quote(body) if len(body) <= 10 * _LONG else shlex.quote(shown(request.body))}"
+    return f"{command} {shlex.quote(url + request.path)}"

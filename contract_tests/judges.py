@@ -1,0 +1,285 @@
+"""Two judges of every exchange that know nothing of each other: openapi-core and jsonschema-rs.
+
+Each says of a request whether the contract allows it, and of an answer whether it keeps its schema; both are
+compared with what the target did.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import jsonschema_rs
+from openapi_core import Config, OpenAPI
+from openapi_core.datatypes import RequestParameters
+from openapi_core.exceptions import OpenAPIError
+from openapi_core.validation.request.exceptions import SecurityValidationError
+from werkzeug.datastructures import Headers, ImmutableMultiDict
+
+from contract_tests.exchange import Exchange, Request, strict_json
+
+CORE, RS = "openapi-core", "jsonschema-rs"
+_TEMPLATE = re.compile(r"\{[^}]+\}")
+_REFUSALS = (400, 413, 415, 422)
+_DEEPEST = 100
+_HOST = "http://target"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """What a judge has against an exchange: about which operation and field, which rule, in words."""
+
+    judge: str
+    operation: str
+    field: str
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation of the document, compiled."""
+
+    name: str
+    path: str
+    body: jsonschema_rs.Draft4Validator | None
+    answers: Mapping[int, jsonschema_rs.Draft4Validator]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Both judges of one edition's document."""
+
+    operations: tuple[tuple[str, re.Pattern[str], Operation], ...]
+    core: OpenAPI
+
+    def operation(self, request: Request) -> Operation | None:
+        """Which operation a request is for; None where the document has none."""
+        path = request.path.partition("?")[0]
+        for method, pattern, operation in self.operations:
+            if method == request.method and pattern.fullmatch(path):
+                return operation
+        return None
+
+    def judge(self, exchange: Exchange) -> Iterator[Remark]:
+        """All that both have against an exchange."""
+        operation = self.operation(exchange.request)
+        if operation is None:
+            return
+        verdicts = {
+            RS: _wrong_by_schema(operation, exchange.request),
+            CORE: _wrong_by_core(self.core, operation, exchange.request),
+        }
+        for judge, wrong in verdicts.items():
+            yield from _compared(judge, operation, exchange, wrong)
+        yield from _answer_by_schema(operation, exchange)
+        yield from _answer_by_core(self.core, operation, exchange)
+
+
+def appoint(document: Mapping[str, Any]) -> Judges:
+    """Makes judges of a document without references."""
+    found = []
+    for path, item in document["paths"].items():
+        pattern = re.compile(_TEMPLATE.sub("[^/]+", re.sub(r"[.*+?|()\[\]]", r"\\\g<0>", path)))
+        for method, operation in item.items():
+            found.append((method.upper(), pattern, _operation(path, operation)))
+    # A path without a template goes before one with.
+    found.sort(key=lambda each: "{" in each[2].path)
+    return Judges(operations=tuple(found), core=OpenAPI.from_dict(dict(document)))
+
+
+def _operation(path: str, operation: Mapping[str, Any]) -> Operation:
+    body = operation.get("requestBody")
+    schemas = {
+        int(status): answer["content"]["application/json"]["schema"]
+        for status, answer in operation["responses"].items()
+        if status.isdigit() and "application/json" in answer.get("content", {})
+    }
+    version, *_, last = path.removeprefix("/api/").split("/")
+    return Operation(
+        name=f"{version}/{'predictions' if '{' in path else last}",
+        path=path,
+        body=_compiled(body["content"]["application/json"]["schema"]) if body else None,
+        answers={status: _compiled(schema) for status, schema in schemas.items()},
+    )
+
+
+def _compiled(schema: Any) -> jsonschema_rs.Draft4Validator:
+    return jsonschema_rs.Draft4Validator(schema, validate_formats=True)
+
+
+def field_of(path: list[str | int], name: str = "") -> str:
+    """A place in a body as the table writes it: `loras[].scale`."""
+    said = ""
+    for part in [*path, *([name] if name else [])]:
+        said += "[]" if isinstance(part, int) else f".{part}" if said else part
+    return said
+
+
+Wrong = list[tuple[str, str, str]]
+
+
+def _reasons(validator: jsonschema_rs.Draft4Validator, value: Any) -> Wrong:
+    try:
+        errors = list(validator.iter_errors(value))
+    except ValueError as error:  # deeper than it looks
+        return [("", "depth", str(error))]
+    return [
+        (
+            field_of(error.instance_path, getattr(error.kind, "property", "") if rule == "required" else ""),
+            rule,
+            error.message[:300],
+        )
+        for error in errors
+        for rule in [str(error.schema_path[-1])]
+    ]
+
+
+def _media_type(request: Request) -> str:
+    given = [value for name, value in request.headers if name.lower() == "content-type"]
+    return given[-1] if given else ""
+
+
+def _wrong_by_schema(operation: Operation, request: Request) -> Wrong:
+    if operation.body is None:
+        return []
+    kind, _, parameters = _media_type(request).partition(";")
+    if kind.strip().lower() != "application/json":
+        return [("", "media type", f"{kind or 'none'} is not application/json")]
+    if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
+        return [("", "media type", f"{parameters.strip()} is not UTF-8")]
+    if any(name.lower() == "content-encoding" and value != "identity" for name, value in request.headers):
+        return [("", "media type", "the body is encoded")]
+    try:
+        value = strict_json(request.body or b"")
+    except ValueError as error:
+        return [("", "json", str(error)[:300])]
+    return _reasons(operation.body, value)
+
+
+@dataclass(kw_only=True)  # not frozen: its protocol asks for attributes that can be set
+class _CoreRequest:
+    """A request as openapi-core wants to see it."""
+
+    method: str
+    path: str
+    content_type: str
+    body: bytes | None
+    parameters: RequestParameters
+    host_url: str = _HOST
+
+
+@dataclass(kw_only=True)
+class _CoreResponse:
+    """An answer as openapi-core wants to see it."""
+
+    data: bytes
+    status_code: int
+    content_type: str
+    headers: Headers = field(default_factory=Headers)
+
+
+def _for_core(request: Request) -> _CoreRequest:
+    headers = Headers(list(request.headers))
+    if request.keyed:
+        headers["Authorization"] = "Bearer key"
+    return _CoreRequest(
+        method=request.method.lower(),
+        path=unquote(request.path.partition("?")[0]),
+        content_type=_media_type(request),
+        body=request.body,
+        parameters=RequestParameters(query=ImmutableMultiDict(), header=headers, cookie=ImmutableMultiDict()),
+    )
+
+
+def _wrong_by_core(core: OpenAPI, operation: Operation, request: Request) -> Wrong:
+    if operation.body is None or not _is_plain(request):
+        return []
+    try:
+        core.validate_request(_for_core(request))
+    except SecurityValidationError:
+        return []
+    except OpenAPIError as error:
+        return _from_core(error)
+    return []
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether openapi-core has an opinion that counts: it reads JSON leniently, and recurses on what is deep."""
+    try:
+        strict_json(request.body or b"")
+    except ValueError:
+        return False
+    body = request.body or b""
+    return max(body.count(b"["), body.count(b"{")) < _DEEPEST
+
+
+def _from_core(error: OpenAPIError) -> Wrong:
+    causes = getattr(error.__cause__, "schema_errors", None) or ()
+    found: Wrong = [
+        (
+            field_of(list(cause.absolute_path), _missing(cause) if cause.validator == "required" else ""),
+            str(cause.validator),
+            str(cause.message)[:300],
+        )
+        for cause in causes
+    ]
+    return found or [("", type(error).__name__, type(error).__name__)]
+
+
+def _missing(cause: Any) -> str:
+    return next((name for name in cause.validator_value if name not in cause.instance), "")
+
+
+def _compared(judge: str, operation: Operation, exchange: Exchange, wrong: Wrong) -> Iterator[Remark]:
+    """What the target did with a request against what the judge would have done."""
+    if exchange.accepted and not exchange.request.keyed and not _has_key(exchange.request):
+        said = "answered without a key"
+        yield Remark(judge=judge, operation=operation.name, field="", rule="key", message=said)
+    if exchange.accepted:
+        for name, rule, message in wrong:
+            said = f"accepted, although {message}"
+            yield Remark(judge=judge, operation=operation.name, field=name, rule=rule, message=said)
+    elif not wrong and operation.body and exchange.status in _REFUSALS:
+        said = f"refused with HTTP {exchange.status}, although nothing is wrong with it"
+        yield Remark(judge=judge, operation=operation.name, field="", rule="refused", message=said)
+
+
+def _has_key(request: Request) -> bool:
+    return any(name.lower() == "authorization" for name, _ in request.headers)
+
+
+def _answer_by_schema(operation: Operation, exchange: Exchange) -> Iterator[Remark]:
+    validator = operation.answers.get(exchange.status)
+    if validator is None:
+        said = f"HTTP {exchange.status} is not among {sorted(operation.answers)}"
+        yield Remark(judge=RS, operation=operation.name, field="", rule="status", message=said)
+        return
+    try:
+        value = strict_json(exchange.body)
+    except ValueError as error:
+        said = f"the answer is no JSON: {error}"[:300]
+        yield Remark(judge=RS, operation=operation.name, field="", rule="json", message=said)
+        return
+    for name, rule, message in _reasons(validator, value):
+        yield Remark(judge=RS, operation=operation.name, field=name, rule=f"answer {rule}", message=message)
+
+
+def _answer_by_core(core: OpenAPI, operation: Operation, exchange: Exchange) -> Iterator[Remark]:
+    answer = _CoreResponse(
+        data=exchange.body,
+        status_code=exchange.status,
+        content_type=exchange.header("content-type"),
+        headers=Headers(list(exchange.headers)),
+    )
+    try:
+        core.validate_response(_for_core(exchange.request), answer)
+    except OpenAPIError as error:
+        for name, rule, message in _from_core(error):
+            yield Remark(
+                judge=CORE, operation=operation.name, field=name, rule=f"answer {rule}", message=message
+            )
+    except UnicodeDecodeError:
+        said = "the answer is not UTF-8"
+        yield Remark(judge=CORE, operation=operation.name, field="", rule="answer json", message=said)

@@ -1,0 +1,176 @@
+"""One run against one target: what is known of it, and the few ways of speaking to it that cases share."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from contract_tests import laws
+from contract_tests.case import Broken, Unproven
+from contract_tests.exchange import Exchange, Request
+from contract_tests.judges import Judges, Remark
+from contract_tests.table import Model
+from contract_tests.target import Target
+
+JSON = ("Content-Type", "application/json")
+_ARCHIVE = "https://example.com/images.zip"
+_DAY = 86_400
+_STEP = 2
+_PAUSE = 0.25
+
+
+@dataclass(kw_only=True)
+class Session:
+    """What cases have in hand. `exchanges` are those of the case that is running.
+
+    `patience` is how many seconds a task may take where the target's clock cannot be moved.
+    """
+
+    target: Target
+    models: tuple[Model, ...]
+    judges: Judges
+    document: Mapping[str, Any]
+    seed: int = 0
+    patience: float = 120.0
+    exchanges: list[Exchange] = field(default_factory=list)
+    remarks: dict[Remark, Exchange] = field(default_factory=dict)
+    faults: dict[tuple[str, laws.Fault], Exchange] = field(default_factory=dict)
+    seen: dict[str, laws.Seen] = field(default_factory=dict)
+    judged: dict[str, int] = field(default_factory=dict)
+    served: dict[str, bool] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def random(self, name: str) -> Random:
+        """Chance of its own for every case, the same for the same seed."""
+        return Random(f"{self.seed} {name}")  # noqa: S311 - reproducible on purpose
+
+    def send(self, request: Request) -> Exchange:
+        """The answer, which the judges and the laws have looked at."""
+        exchange = self.target.send(request)
+        self.exchanges.append(exchange)
+        if not request.path.startswith("/_mock/"):
+            self.look_at(exchange)
+        return exchange
+
+    def look_at(self, exchange: Exchange) -> None:
+        """Lets the judges and the laws say what they have against an exchange."""
+        operation = self.judges.operation(exchange.request)
+        if operation is not None:
+            self.judged[operation.name] = self.judged.get(operation.name, 0) + 1
+        for remark in self.judges.judge(exchange):
+            self.remarks.setdefault(remark, exchange)
+        name = operation.name if operation else ""
+        found = list(laws.of_envelope(exchange)) if exchange.request.path.startswith("/api/") else []
+        if operation is not None and exchange.accepted:
+            found += list(laws.of_prediction(exchange.data))
+            found += self._remember(exchange.data)
+        for fault in found:
+            self.faults.setdefault((name, fault), exchange)
+
+    def _remember(self, data: Mapping[str, Any]) -> list[laws.Fault]:
+        name = str(data.get("id"))
+        self.seen[name], found = laws.see(self.seen.get(name), data)
+        return found
+
+    def get(self, path: str, **more: Any) -> Exchange:
+        """Reads something."""
+        return self.send(Request(method="GET", path=path, **more))
+
+    def post(self, model: Model, body: Any, *, accepted: bool) -> Exchange:
+        """Submits a body. `accepted` is whether it ought to be, and so may begin a task."""
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.send(
+            Request(method="POST", path=model.path, headers=(JSON,), body=text, paid=accepted)
+        )
+
+    def submit(self, model: Model, /, **given: Any) -> dict[str, Any]:
+        """The `data` of a new task, with the required fields filled in.
+
+        Raises Broken where it is not accepted, Unproven where the budget does not allow it.
+        """
+        self.require(model)
+        exchange = self.post(model, {**smallest(model), **given}, accepted=True)
+        if not exchange.accepted:
+            raise Broken(f"a good request was refused with HTTP {exchange.status}")
+        return exchange.data
+
+    def poll(self, name: str, *, version: str = "v3", short: bool = False) -> dict[str, Any]:
+        """The `data` of a task as it stands."""
+        exchange = self.get(f"/api/{version}/predictions/{name}{'' if short else '/result'}")
+        if not exchange.accepted:
+            raise Broken(f"a task that was accepted is answered with HTTP {exchange.status}")
+        return exchange.data
+
+    def finish(self, name: str, *, version: str = "v3") -> dict[str, Any]:
+        """The `data` of a task when it has ended.
+
+        Raises Broken where it does not end within a day of the target's own clock, and Unproven where there is
+        no such clock and it does not end in time.
+        """
+        passed, step = 0.0, _STEP
+        while (data := self.poll(name, version=version)).get("status") not in laws.FINAL:
+            if data.get("status") not in laws.ORDER:
+                raise Broken(f"status is {data.get('status')!r}")
+            limit = _DAY if self.has_clock else self.patience
+            if passed >= limit:
+                said = f"it is still {data.get('status')} after {passed:g} s"
+                raise (Broken if self.has_clock else Unproven)(said)
+            step = min(step * 2, _DAY) if self.has_clock else step
+            passed += self.let_pass(step if self.has_clock else _PAUSE)
+        return data
+
+    def let_pass(self, seconds: float) -> float:
+        """Lets the target's time pass: by moving its clock where it can be moved. Gives how much passed."""
+        if self.has_clock:
+            self.control("/clock", {"advance": seconds})
+        else:
+            self.target.sleep(seconds)
+        return seconds
+
+    def control(self, path: str, body: Any = None) -> dict[str, Any]:
+        """The `data` that the target's control plane answers; empty where it has none."""
+        text = None if body is None else json.dumps(body).encode()
+        headers = () if body is None else (JSON,)
+        method = "GET" if body is None else "POST"
+        return self.send(Request(method=method, path=f"/_mock{path}", headers=headers, body=text)).data
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the target lets one look inside."""
+        return self._health.get("status") == "ok"
+
+    @property
+    def _health(self) -> dict[str, Any]:
+        if "health" not in self.memo:
+            self.memo["health"] = self.control("/health")
+        health: dict[str, Any] = self.memo["health"]
+        return health
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether the target's time can be moved, and its tasks with it."""
+        return self.has_control and self._health.get("backend", "simulated") == "simulated"
+
+    def serves(self, model: Model) -> bool:
+        """Whether the target answers at all where this model is submitted."""
+        if model.path not in self.served:
+            self.served[model.path] = self.post(model, b"[]", accepted=False).status not in {404, 405}
+        return self.served[model.path]
+
+    def require(self, model: Model) -> None:
+        """Raises Broken where the target does not serve a model that its page shows, Unproven on other versions."""
+        if not self.serves(model):
+            if model.documented:
+                raise Broken("there is nothing at this path")
+            raise Unproven(f"the target does not answer on {model.version}, which the page does not show")
+
+
+def smallest(model: Model) -> dict[str, Any]:
+    """A body with the required fields alone."""
+    fill = {"string": "a lighthouse", "integer": 1, "number": 1, "boolean": True, "array": [], "object": {}}
+    return {
+        each.name: _ARCHIVE if "archive" in each.note else fill[each.kind]
+        for each in model.request
+        if each.required and "[]" not in each.name
+    }

@@ -1,0 +1,221 @@
+"""The target: sends one request after the other, kindly, and never waits for ever."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from contract_tests.case import Broken, Stopped, Unproven
+from contract_tests.exchange import Exchange, Request
+
+LARGEST = 128 * 1024 * 1024
+_AGENT = "wavemock-verify"
+_TRIES = 4
+_LONGEST_WAIT = 60.0
+_MOST_SILENCES = 5
+_PAUSES = (0.2, 1.0, 3.0)
+_PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
+_BUSY = (429, 503)
+_KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
+
+
+def is_local(url: str) -> bool:
+    """Whether the address is this machine's own, by its name."""
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.endswith(".localhost") or host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How a target is treated.
+
+    `budget` is how many tasks may be begun at most, None for any number; `seconds` how long one answer may
+    take in all; `rate` how many requests a second, None for as many as it answers; `sleep` is how to wait.
+    """
+
+    budget: int | None = None
+    seconds: float = 10.0
+    rate: float | None = None
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+
+
+class Target:
+    """A server under test: an address, or with `app` an ASGI application in this process.
+
+    Its methods raise Broken for a request without an answer, Unproven for one that the budget does not allow,
+    and Stopped where the target is gone, or refuses the key.
+    """
+
+    def __init__(self, *, url: str, key: str, manners: Manners, app: Any = None) -> None:
+        self.url = url.rstrip("/")
+        self.app = app
+        self.key = key
+        self.manners = manners
+        self.sent = 0
+        self.begun = 0
+        self._silences = 0
+        self._next = 0.0
+        self._loop = asyncio.new_event_loop()
+        self._base = httpx.URL(self.url)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False) if app is not None else None
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            trust_env=not is_local(url),
+            timeout=None,  # the whole of an answer has one deadline, not each part of it
+            limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
+        )
+
+    def close(self) -> None:
+        """Lets go of connections."""
+        self._loop.run_until_complete(self._http.aclose())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def send(self, request: Request) -> Exchange:
+        """The answer to a request."""
+        self._hold_back(request)
+        try:
+            exchange = self._loop.run_until_complete(self._patiently(request))
+        except Silence as silence:
+            self._silences += 1
+            self._look_for_life(str(silence))
+            raise Broken(str(silence)) from silence
+        self._silences = 0
+        if exchange.accepted and request.method == "POST" and not request.path.startswith("/_mock/"):
+            self.begun += 1
+        if exchange.status in {401, 403} and request.keyed:
+            self._look_for_entry(exchange)
+        return exchange
+
+    def sleep(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._loop.run_until_complete(self._wait(seconds))
+
+    def greet(self) -> Exchange:
+        """The first exchange with a target: a result that nobody asked for.
+
+        Raises Stopped where there is no answer, or none that a client with this key could use.
+        """
+        try:
+            exchange = self._loop.run_until_complete(self._patiently(_PROBE))
+        except Silence as silence:
+            raise Stopped(f"{self.url} {silence}") from silence
+        if exchange.status in {401, 403}:
+            raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
+        return exchange
+
+    def _hold_back(self, request: Request) -> None:
+        budget = self.manners.budget
+        if budget is None or request.method != "POST" or request.path.startswith("/_mock/"):
+            return
+        if request.paid and self.begun >= budget:
+            raise Unproven(f"it would begin a task, and --budget {budget} allows no more")
+        if self.begun > budget:
+            raise Unproven("the target began tasks that it should have refused; nothing more is sent to it")
+
+    async def _patiently(self, request: Request) -> Exchange:
+        """Sends it, and again where the target is busy, after the time that it asks for."""
+        for attempt in range(_TRIES):
+            await self._pace()
+            exchange = await self._once(request)
+            wanted = exchange.header("retry-after")
+            if exchange.status not in _BUSY or (exchange.status != _BUSY[0] and not wanted):
+                break
+            if attempt < _TRIES - 1:
+                await self._wait(min(_seconds(wanted, otherwise=2.0**attempt), _LONGEST_WAIT))
+        return exchange
+
+    async def _once(self, request: Request) -> Exchange:
+        began = time.perf_counter()
+        self.sent += 1
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+        if request.keyed:
+            headers.append((b"Authorization", f"Bearer {self.key}".encode()))
+        path = self._base.raw_path.rstrip(b"/") + request.path.encode("latin-1")
+        made = self._http.build_request(
+            request.method, self._base.copy_with(raw_path=path), headers=headers, content=request.body
+        )
+        seconds = self.manners.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._http.send(made, stream=True)
+                try:
+                    body = b""
+                    async for piece in answer.aiter_raw():
+                        body += piece
+                        if len(body) > LARGEST:
+                            raise Silence(f"answered with more than {LARGEST} bytes")
+                finally:
+                    await answer.aclose()
+        except TimeoutError as error:
+            raise Silence(f"gave no complete answer within {seconds:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise Silence(_why(error)) from error
+        return Exchange(
+            request=request,
+            status=answer.status_code,
+            headers=tuple(
+                (name.decode("latin-1").lower(), value.decode("latin-1"))
+                for name, value in answer.headers.raw
+            ),
+            body=body,
+            seconds=time.perf_counter() - began,
+        )
+
+    async def _pace(self) -> None:
+        if self.manners.rate is None:
+            return
+        now = time.monotonic()
+        if self._next > now:
+            await self._wait(self._next - now)
+        self._next = max(now, self._next) + 1 / self.manners.rate
+
+    async def _wait(self, seconds: float) -> None:
+        await self.manners.sleep(seconds)
+
+    def _look_for_life(self, silence: str) -> None:
+        """Raises Stopped where the target has not only left one request without an answer."""
+        if self._silences >= _MOST_SILENCES:
+            raise Stopped(f"{self.url} {silence}, for the {_MOST_SILENCES}th time in a row")
+        for pause in _PAUSES:
+            with contextlib.suppress(Silence):
+                self._loop.run_until_complete(self._once(_PROBE))
+                return
+            self.sleep(pause)
+        raise Stopped(f"{self.url} does not answer any more: it {silence}")
+
+    def _look_for_entry(self, exchange: Exchange) -> None:
+        """Raises Stopped where it is not the request that is refused but whoever sends it."""
+        try:
+            probe = self._loop.run_until_complete(self._patiently(_PROBE))
+        except Silence as silence:
+            raise Stopped(f"{self.url} {silence}") from silence
+        if probe.status == exchange.status:
+            raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}")
+
+
+class Silence(Exception):
+    """There was no answer; says what happened instead."""
+
+
+def _why(error: Exception) -> str:
+    said = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot be reached: {said}"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return f"does not answer in HTTP: {said}"
+    if isinstance(error, httpx.ReadError | httpx.WriteError):
+        return "reset the connection instead of answering"
+    return f"cannot be spoken to: {said}"
+
+
+def _seconds(text: str, *, otherwise: float) -> float:
+    """What a Retry-After in seconds asks for; a date, or none, is taken for `otherwise`."""
+    return float(text) if text.isascii() and text.isdigit() else otherwise
