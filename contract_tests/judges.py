@@ -22,7 +22,9 @@ from contract_tests.exchange import Exchange, Request, strict_json
 CORE, RS = "openapi-core", "jsonschema-rs"
 _TEMPLATE = re.compile(r"\{[^}]+\}")
 _REFUSALS = (400, 413, 415, 422)
+_BAD_REQUEST = 400
 _DEEPEST = 100
+_LONG = 300
 _HOST = "http://target"
 
 
@@ -72,7 +74,8 @@ class Judges:
             CORE: _wrong_by_core(self.core, operation, exchange.request),
         }
         for judge, wrong in verdicts.items():
-            yield from _compared(judge, operation, exchange, wrong)
+            if wrong is not None:
+                yield from _compared(judge, operation, exchange, wrong)
         yield from _answer_by_schema(operation, exchange)
         yield from _answer_by_core(self.core, operation, exchange)
 
@@ -129,7 +132,7 @@ def _reasons(validator: jsonschema_rs.Draft4Validator, value: Any) -> Wrong:
         (
             field_of(error.instance_path, getattr(error.kind, "property", "") if rule == "required" else ""),
             rule,
-            error.message[:300],
+            error.message[:_LONG],
         )
         for error in errors
         for rule in [str(error.schema_path[-1])]
@@ -142,6 +145,8 @@ def _media_type(request: Request) -> str:
 
 
 def _wrong_by_schema(operation: Operation, request: Request) -> Wrong:
+    if not request.keyed and not _has_key(request):
+        return [("", "key", "there is no key")]
     if operation.body is None:
         return []
     kind, _, parameters = _media_type(request).partition(";")
@@ -154,7 +159,7 @@ def _wrong_by_schema(operation: Operation, request: Request) -> Wrong:
     try:
         value = strict_json(request.body or b"")
     except ValueError as error:
-        return [("", "json", str(error)[:300])]
+        return [("", "json", str(error)[:_LONG])]
     return _reasons(operation.body, value)
 
 
@@ -193,13 +198,14 @@ def _for_core(request: Request) -> _CoreRequest:
     )
 
 
-def _wrong_by_core(core: OpenAPI, operation: Operation, request: Request) -> Wrong:
+def _wrong_by_core(core: OpenAPI, operation: Operation, request: Request) -> Wrong | None:
+    """What is wrong with a request; None where openapi-core can have no opinion."""
     if operation.body is None or not _is_plain(request):
-        return []
+        return None
     try:
         core.validate_request(_for_core(request))
     except SecurityValidationError:
-        return []
+        return None
     except OpenAPIError as error:
         return _from_core(error)
     return []
@@ -221,7 +227,7 @@ def _from_core(error: OpenAPIError) -> Wrong:
         (
             field_of(list(cause.absolute_path), _missing(cause) if cause.validator == "required" else ""),
             str(cause.validator),
-            str(cause.message)[:300],
+            str(cause.message)[:_LONG],
         )
         for cause in causes
     ]
@@ -234,9 +240,6 @@ def _missing(cause: Any) -> str:
 
 def _compared(judge: str, operation: Operation, exchange: Exchange, wrong: Wrong) -> Iterator[Remark]:
     """What the target did with a request against what the judge would have done."""
-    if exchange.accepted and not exchange.request.keyed and not _has_key(exchange.request):
-        said = "answered without a key"
-        yield Remark(judge=judge, operation=operation.name, field="", rule="key", message=said)
     if exchange.accepted:
         for name, rule, message in wrong:
             said = f"accepted, although {message}"
@@ -250,23 +253,29 @@ def _has_key(request: Request) -> bool:
     return any(name.lower() == "authorization" for name, _ in request.headers)
 
 
+def _about(exchange: Exchange) -> str:
+    return "error" if exchange.status >= _BAD_REQUEST else "answer"
+
+
 def _answer_by_schema(operation: Operation, exchange: Exchange) -> Iterator[Remark]:
+    about = _about(exchange)
     validator = operation.answers.get(exchange.status)
     if validator is None:
         said = f"HTTP {exchange.status} is not among {sorted(operation.answers)}"
-        yield Remark(judge=RS, operation=operation.name, field="", rule="status", message=said)
+        yield Remark(judge=RS, operation=operation.name, field="", rule=f"{about} status", message=said)
         return
     try:
         value = strict_json(exchange.body)
     except ValueError as error:
-        said = f"the answer is no JSON: {error}"[:300]
-        yield Remark(judge=RS, operation=operation.name, field="", rule="json", message=said)
+        said = f"the answer is no JSON: {error}"[:_LONG]
+        yield Remark(judge=RS, operation=operation.name, field="", rule=f"{about} json", message=said)
         return
     for name, rule, message in _reasons(validator, value):
-        yield Remark(judge=RS, operation=operation.name, field=name, rule=f"answer {rule}", message=message)
+        yield Remark(judge=RS, operation=operation.name, field=name, rule=f"{about} {rule}", message=message)
 
 
 def _answer_by_core(core: OpenAPI, operation: Operation, exchange: Exchange) -> Iterator[Remark]:
+    about = _about(exchange)
     answer = _CoreResponse(
         data=exchange.body,
         status_code=exchange.status,
@@ -278,8 +287,8 @@ def _answer_by_core(core: OpenAPI, operation: Operation, exchange: Exchange) -> 
     except OpenAPIError as error:
         for name, rule, message in _from_core(error):
             yield Remark(
-                judge=CORE, operation=operation.name, field=name, rule=f"answer {rule}", message=message
+                judge=CORE, operation=operation.name, field=name, rule=f"{about} {rule}", message=message
             )
     except UnicodeDecodeError:
         said = "the answer is not UTF-8"
-        yield Remark(judge=CORE, operation=operation.name, field="", rule="answer json", message=said)
+        yield Remark(judge=CORE, operation=operation.name, field="", rule=f"{about} json", message=said)

@@ -27,24 +27,27 @@ class Fault:
 
 
 def of_envelope(exchange: Exchange) -> Iterator[Fault]:
-    """What is wrong with the envelope of an answer."""
+    """What is wrong with the envelope of an answer. Rules about errors, of which no page tells, say so."""
     if exchange.request.method == "HEAD":
         return
+    bad = exchange.status >= _BAD_REQUEST
+    about = "error " if bad else ""
     kind = exchange.header("content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
-        yield Fault(field="", rule="media type", message=f"the answer is {kind or 'of no media type'}, not JSON")
-        return
+        said = f"the answer is {kind or 'of no media type'}, not JSON"
+        yield Fault(field="", rule=f"{about}media type", message=said)
     envelope = exchange.json
     if not isinstance(envelope, dict):
-        yield Fault(field="", rule="json", message="the answer is no JSON object")
+        yield Fault(field="", rule=f"{about}json", message="the answer is no JSON object")
         return
     code, message = envelope.get("code"), envelope.get("message")
     if type(code) is not int or code != exchange.status:
-        yield Fault(field="code", rule="envelope", message=f"code is {code!r} under HTTP {exchange.status}")
-    if not isinstance(message, str) or (exchange.status >= _BAD_REQUEST and not message):
-        yield Fault(field="message", rule="envelope", message=f"message is {message!r}")
+        said = f"code is {code!r} under HTTP {exchange.status}"
+        yield Fault(field="code", rule=f"{about}envelope", message=said)
+    if not isinstance(message, str) or (bad and not message):
+        yield Fault(field="message", rule=f"{about}envelope", message=f"message is {message!r}")
     if "error" in envelope:
-        yield Fault(field="error", rule="envelope", message="the envelope has a field error of its own")
+        yield Fault(field="error", rule=f"{about}envelope", message="the envelope has a field error of its own")
 
 
 def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -15,6 +15,8 @@ from contract_tests.target import Target
 
 JSON = ("Content-Type", "application/json")
 _ARCHIVE = "https://example.com/images.zip"
+ELSEWHERE = "elsewhere"
+"""Where a fault is said to be that was found at a path which no page shows."""
 _DAY = 86_400
 _STEP = 2
 _PAUSE = 0.25
@@ -38,6 +40,7 @@ class Session:
     faults: dict[tuple[str, laws.Fault], Exchange] = field(default_factory=dict)
     seen: dict[str, laws.Seen] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
     served: dict[str, bool] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -60,9 +63,10 @@ class Session:
             self.judged[operation.name] = self.judged.get(operation.name, 0) + 1
         for remark in self.judges.judge(exchange):
             self.remarks.setdefault(remark, exchange)
-        name = operation.name if operation else ""
+        name = operation.name if operation else ELSEWHERE
         found = list(laws.of_envelope(exchange)) if exchange.request.path.startswith("/api/") else []
         if operation is not None and exchange.accepted:
+            self.accepted[name] = self.accepted.get(name, 0) + 1
             found += list(laws.of_prediction(exchange.data))
             found += self._remember(exchange.data)
         for fault in found:
@@ -80,9 +84,7 @@ class Session:
     def post(self, model: Model, body: Any, *, accepted: bool) -> Exchange:
         """Submits a body. `accepted` is whether it ought to be, and so may begin a task."""
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.send(
-            Request(method="POST", path=model.path, headers=(JSON,), body=text, paid=accepted)
-        )
+        return self.send(Request(method="POST", path=model.path, headers=(JSON,), body=text, paid=accepted))
 
     def submit(self, model: Model, /, **given: Any) -> dict[str, Any]:
         """The `data` of a new task, with the required fields filled in.
@@ -151,6 +153,20 @@ class Session:
     def has_clock(self) -> bool:
         """Whether the target's time can be moved, and its tasks with it."""
         return self.has_control and self._health.get("backend", "simulated") == "simulated"
+
+    @property
+    def both_versions(self) -> bool:
+        """Whether the target answers on the version, too, that no page shows."""
+        return all(self.serves(model) for model in self.models)
+
+    @property
+    def takes_any_key(self) -> bool:
+        """Whether a key that nobody was given opens the results."""
+        if "any key" not in self.memo:
+            headers = (("Authorization", "Bearer a-key-that-nobody-was-given"),)
+            found = self.get(self.models[0].result.format(id=0), keyed=False, headers=headers)
+            self.memo["any key"] = found.status not in {401, 403}
+        return bool(self.memo["any key"])
 
     def serves(self, model: Model) -> bool:
         """Whether the target answers at all where this model is submitted."""

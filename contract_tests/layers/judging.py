@@ -1,0 +1,146 @@
+"""What the two judges and the laws had against everything that was sent before: the last layer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from contract_tests.case import Broken, Case, Source, Unproven
+from contract_tests.judges import CORE, RS
+from contract_tests.laws import ORDER
+from contract_tests.session import ELSEWHERE, Session
+from contract_tests.table import Field
+
+_ENVELOPE = {
+    "media type": "every answer is JSON, and says so",
+    "json": "every answer is one JSON object, to the letter",
+    "envelope": "code is the HTTP status, message a text",
+}
+_ERRORS = {f"error {law}": f"{says}, errors too" for law, says in _ENVELOPE.items()}
+_TASKS = {
+    "status": f"status is {', '.join(ORDER)} and nothing else",
+    "count": "outputs are empty until completed, and there are as many flags as outputs",
+    "error": "error is empty unless the task failed",
+    "timestamp": "created_at is an ISO timestamp",
+    "url": "urls.get is an absolute URL with the id in it",
+    "stays": "model, created_at and urls.get of a task stay what they were",
+    "order": "a status never goes back",
+    "final": "what has ended stays as it is",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is judged: an operation, by the name that the judges give it."""
+
+    name: str
+    documented: bool
+    response: tuple[Field, ...]
+    submits: bool
+
+
+def cases(session: Session) -> Iterator[Case]:
+    """A case for each judge, field and law of each operation."""
+    for subject in _subjects(session):
+        yield from _of_judges(subject)
+        for field in subject.response:
+            says = f"{field.name} is {field.kind}{f' of {field.items}' if field.items else ''}, in every answer"
+            check = partial(_field_kept, subject, field)
+            yield _case(subject, "in every answer", "answer", says, check, field=field.name)
+        for law, says in {**_ENVELOPE, **_TASKS}.items():
+            yield _case(subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law))
+        for law, says in _ERRORS.items():
+            yield _case(subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law), source="reading")
+    elsewhere = Subject(name=ELSEWHERE, documented=False, response=(), submits=False)
+    for law, says in _ERRORS.items():
+        yield _case(elsewhere, f"law: {law}", law, says, partial(_law_kept, ELSEWHERE, law))
+
+
+def _subjects(session: Session) -> Iterator[Subject]:
+    for model in session.models:
+        yield Subject(name=str(model), documented=model.documented, response=model.response, submits=True)
+    for version in sorted({model.version for model in session.models}):
+        shown = [model for model in session.models if model.version == version and model.documented]
+        response = (shown or session.models)[0].response
+        yield Subject(name=f"{version}/predictions", documented=bool(shown), response=response, submits=False)
+
+
+def _of_judges(subject: Subject) -> Iterator[Case]:
+    for judge in (RS, CORE):
+        if subject.submits:
+            says = "what the schema allows is accepted, and nothing else"
+            check = partial(_no_remarks, judge, subject.name, "")
+            yield _case(subject, f"requests, judged by {judge}", "judged", says, check)
+        says = "every answer keeps its schema"
+        check = partial(_no_remarks, judge, subject.name, "answer")
+        yield _case(subject, f"answers, judged by {judge}", "answer", says, check)
+        check = partial(_no_remarks, judge, subject.name, "error")
+        says = "every error has the status and the form that the contract gives it"
+        yield _case(subject, f"errors, judged by {judge}", "error", says, check, source="reading")
+
+
+def _case(
+    subject: Subject,
+    label: str,
+    rule: str,
+    says: str,
+    check: Callable[[Session], None],
+    *,
+    field: str = "",
+    source: Source = "page",
+) -> Case:
+    return Case(
+        layer="judges",
+        model=subject.name,
+        field=field,
+        rule=rule,
+        label=label,
+        source=source if subject.documented else "reading",
+        says=says,
+        check=check,
+    )
+
+
+def _judged(session: Session, name: str) -> int:
+    """How many exchanges were judged. Raises Unproven where there were none."""
+    count = session.judged.get(name, 0)
+    if count == 0:
+        raise Unproven("no exchange was seen to judge")
+    return count
+
+
+def _no_remarks(judge: str, operation: str, about: str, session: Session) -> None:
+    judged = _judged(session, operation)
+    kinds = ("answer", "error")
+    found = {
+        remark: exchange
+        for remark, exchange in session.remarks.items()
+        if (remark.judge, remark.operation) == (judge, operation)
+        and (remark.rule.startswith(about) if about else not remark.rule.startswith(kinds))
+    }
+    if found:
+        remark, exchange = next(iter(found.items()))
+        where = f"{remark.field}: " if remark.field else ""
+        more = f" (and {len(found) - 1} more remarks)" if len(found) > 1 else ""
+        raise Broken(f"{where}{remark.message}{more}, in {judged} exchanges", exchange)
+
+
+def _field_kept(subject: Subject, field: Field, session: Session) -> None:
+    _judged(session, subject.name)
+    answers = session.accepted.get(subject.name, 0)
+    if answers == 0:
+        raise Unproven("no good answer was seen")
+    for remark, exchange in session.remarks.items():
+        if remark.operation == subject.name and remark.rule.startswith("answer ") and (
+            remark.field == field.name or remark.field.startswith(f"{field.name}[]")
+        ):
+            raise Broken(remark.message, exchange)
+
+
+def _law_kept(operation: str, law: str, session: Session) -> None:
+    if operation != ELSEWHERE:
+        _judged(session, operation)
+        if law in _TASKS and not session.accepted.get(operation):
+            raise Unproven("no good answer was seen")
+    for (name, fault), exchange in session.faults.items():
+        if (name, fault.rule) == (operation, law):
+            raise Broken(f"{fault.field or 'the answer'}: {fault.message}", exchange)

@@ -1,0 +1,178 @@
+"""The life of tasks, as scripts: from their submit to their end, one and many, failed and completed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from contract_tests import laws
+from contract_tests.case import Broken, Case, Source, Unproven
+from contract_tests.exchange import Request
+from contract_tests.layers.outputs import fetch, is_url
+from contract_tests.session import JSON, Session, smallest
+from contract_tests.table import Model
+
+_TASKS = 12
+_LATER = 3600
+_STEP = 0.25
+_STEPS = 200
+Check = Callable[[Model, Session], None]
+
+
+def cases(session: Session) -> Iterator[Case]:
+    """Every script for every model."""
+    for model in session.models:
+        for label, rule, source, says, check in _SCRIPTS:
+            if rule == "seed" and model.field("seed") is None:
+                continue
+            yield Case(
+                layer="lifecycle",
+                model=str(model),
+                field="",
+                rule=rule,
+                label=label,
+                source=source if model.documented else "reading",
+                says=says,
+                check=partial(check, model),
+            )
+
+
+def _polled(session: Session, seen: laws.Seen | None, name: str, version: str) -> laws.Seen:
+    """One more look at a task. Raises Broken for whatever law it breaks."""
+    data = session.poll(name, version=version)
+    now, faults = laws.see(seen, data)
+    for fault in [*faults, *laws.of_prediction(data)]:
+        raise Broken(f"{fault.field}: {fault.message}")
+    if data.get("id") != name:
+        raise Broken(f"data.id: {data.get('id')!r} is answered for {name!r}")
+    return now
+
+
+def _whole_life(model: Model, session: Session) -> None:
+    first = session.submit(model)
+    name = str(first.get("id"))
+    seen, faults = laws.see(None, first)
+    step = _STEP
+    for _ in range(_STEPS):
+        seen = _polled(session, seen, name, model.version)
+        if seen.status in laws.FINAL or faults:
+            break
+        session.let_pass(step)
+        step = step * 1.1 if session.has_clock else step
+    final = session.finish(name, version=model.version)
+    if final.get("status") != "completed":
+        raise Unproven(f"the task {final.get('status')}: {str(final.get('error'))[:200]}")
+    for _ in range(3):
+        seen = _polled(session, seen, name, model.version)
+
+
+def _stays_for_long(model: Model, session: Session) -> None:
+    if not session.has_clock:
+        raise Unproven("the target's time cannot be moved")
+    name = str(session.submit(model).get("id"))
+    before = session.finish(name, version=model.version)
+    session.let_pass(_LATER)
+    after = session.poll(name, version=model.version)
+    if before != after:
+        raise Broken(f"an hour later {_differing(before, after)} changed")
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return ", ".join(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
+
+
+def _never_lost(model: Model, session: Session) -> None:
+    names = []
+    for _ in range(_TASKS):
+        names.append(str(session.submit(model).get("id")))
+        session.poll(names[-1], version=model.version)
+    if len(set(names)) != len(names):
+        raise Broken(f"{len(names)} tasks share {len(set(names))} ids")
+    session.let_pass(_STEP)
+    for name in names:
+        if (found := session.poll(name, version=model.version).get("id")) != name:
+            raise Broken(f"data.id: {found!r} is answered for {name!r}")
+
+
+def _each_its_own(model: Model, session: Session) -> None:
+    field = model.field("num_images")
+    counts = [1] if field is None or field.maximum is None else range(1, int(field.maximum) + 1)
+    given = {} if field is None else {"num_images": 1}
+    wanted = {}
+    for count in counts:
+        for _ in range(2):
+            name = str(session.submit(model, **{key: count for key in given}).get("id"))
+            wanted[name] = count
+    for name, count in reversed(wanted.items()):
+        outputs = session.finish(name, version=model.version).get("outputs")
+        if not isinstance(outputs, list) or len(outputs) != count:
+            said = len(outputs) if isinstance(outputs, list) else outputs
+            raise Broken(f"data.outputs: {said} instead of {count}")
+
+
+def _in_order(model: Model, session: Session) -> None:
+    dates = []
+    for _ in range(3):
+        dates.append(str(session.submit(model).get("created_at")))
+        session.let_pass(1)
+    if sorted(dates) != dates:
+        raise Broken(f"data.created_at: later tasks have earlier dates: {dates}")
+
+
+def _fails(model: Model, session: Session) -> None:
+    scenarios = session.control("/health").get("scenarios") if session.has_control else None
+    if not isinstance(scenarios, dict) or "failed" not in scenarios:
+        raise Unproven("the target cannot be told to let a task fail")
+    session.require(model)
+    chosen = ("X-Mock-Scenario", "failed")
+    body = json.dumps(smallest(model)).encode()
+    exchange = session.send(Request(method="POST", path=model.path, headers=(JSON, chosen), body=body, paid=True))
+    name = str(exchange.data.get("id"))
+    data = session.finish(name, version=model.version)
+    for fault in laws.of_prediction(data):
+        raise Broken(f"{fault.field}: {fault.message}")
+    if data.get("status") != "failed":
+        raise Broken(f"data.status: {data.get('status')!r} instead of 'failed'")
+    _polled(session, laws.see(None, data)[0], name, model.version)
+
+
+def _digest(model: Model, session: Session, seed: int | None) -> str:
+    given = {} if seed is None else {"seed": seed}
+    name = str(session.submit(model, **given).get("id"))
+    data = session.finish(name, version=model.version)
+    if data.get("status") != "completed" or not data.get("outputs"):
+        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
+    return hashlib.sha256(fetch(session, data["outputs"][0])).hexdigest()
+
+
+def _seeds(model: Model, session: Session) -> None:
+    if _digest(model, session, 7) != _digest(model, session, 7):
+        raise Broken("seed: the same one gave another output")
+    if _digest(model, session, 7) == _digest(model, session, 8):
+        raise Broken("seed: another one gave the same output")
+    if _digest(model, session, None) == _digest(model, session, None):
+        raise Broken("seed: two tasks without one gave the same output")
+
+
+def _outputs_there(model: Model, session: Session) -> None:
+    data = session.finish(str(session.submit(model).get("id")), version=model.version)
+    if data.get("status") != "completed":
+        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
+    for output in data.get("outputs", []):
+        if not fetch(session, output):
+            raise Broken("data.outputs: an output is empty")
+        if is_url(output) and session.exchanges[-1].status != 200:  # noqa: PLR2004 - as HTTP has it
+            raise Broken("data.outputs: an output cannot be fetched")
+
+
+_SCRIPTS: tuple[tuple[str, str, Source, str, Check], ...] = (
+    ("from its submit to its end", "life", "page", "a task goes from created to completed, and never back", _whole_life),
+    ("an hour after its end", "final", "page", "what has ended stays as it is", _stays_for_long),
+    (f"{_TASKS} tasks in a row", "lost", "page", "every task that was accepted is found from then on", _never_lost),
+    ("tasks at the same time", "count", "page", "each task has the outputs that were asked of it", _each_its_own),
+    ("dates", "timestamp", "page", "created_at is when the task was created", _in_order),
+    ("a failure", "failed", "page", "a failed task has a reason and no outputs", _fails),
+    ("its outputs", "outputs", "page", "a completed task's outputs are there", _outputs_there),
+    ("its seed", "seed", "reading", "the same seed gives the same output, and no seed another each time", _seeds),
+)  # fmt: skip

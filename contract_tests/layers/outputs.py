@@ -1,0 +1,63 @@
+"""What can be seen of an output from outside: how it is handed out, and what it is."""
+
+import base64
+import binascii
+import io
+import json
+import struct
+from urllib.parse import urlsplit
+
+from PIL import Image, UnidentifiedImageError
+
+from contract_tests.case import Broken, Unproven
+from contract_tests.session import Session
+
+_HEADER = 8
+
+
+def is_url(output: str) -> bool:
+    """Whether an output is handed out as an address."""
+    return output.startswith(("http://", "https://"))
+
+
+def fetch(session: Session, output: str) -> bytes:
+    """The bytes of an output.
+
+    Raises Broken where there are none, Unproven where they lie on another machine than the target.
+    """
+    if not is_url(output):
+        try:
+            return base64.b64decode(output.partition(";base64,")[2] or output, validate=True)
+        except binascii.Error as error:
+            raise Broken(f"the output is neither a URL nor base64: {output[:60]!r}") from error
+    there, here = urlsplit(output), urlsplit(session.target.url)
+    if there.netloc != here.netloc:
+        raise Unproven(f"the output lies on {there.netloc}, not on the target")
+    exchange = session.get(there.path.removeprefix(here.path) + (f"?{there.query}" if there.query else ""))
+    if exchange.status != 200:  # noqa: PLR2004 - as HTTP has it
+        raise Broken(f"the output is answered with HTTP {exchange.status}")
+    return exchange.body
+
+
+def size_of(image: bytes) -> str:
+    """Width and height of an image, as `W*H`. Raises Broken where it does not decode."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            opened.load()
+            return f"{opened.width}*{opened.height}"
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise Broken(f"the output is no image that decodes: {type(error).__name__}") from error
+
+
+def rank_of(weights: bytes) -> int:
+    """The rank of a LoRA in the safetensors format: the smallest dimension of its matrices.
+
+    Raises Broken where it is no such file.
+    """
+    try:
+        (length,) = struct.unpack("<Q", weights[:_HEADER])
+        header = json.loads(weights[_HEADER : _HEADER + length])
+        shapes = [each["shape"] for name, each in header.items() if name != "__metadata__"]
+        return int(min(min(shape) for shape in shapes if len(shape) > 1))
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Broken("the output is no safetensors file with matrices") from error

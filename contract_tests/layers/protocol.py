@@ -1,0 +1,267 @@
+"""How the target speaks: keys, paths, methods, media types, envelopes, the pages' own examples."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from contract_tests.case import Broken, Case, Source, Unproven
+from contract_tests.exchange import Exchange, Request
+from contract_tests.layers.boundary import REFUSALS
+from contract_tests.session import JSON, Session, smallest
+from contract_tests.table import Model
+
+CURLS = Path(__file__).parent.parent / "curls.json"
+_NOBODY = "00000000000000000000000000000000"
+Check = Callable[[Model, Session], None]
+
+
+@cache
+def curls() -> Mapping[str, Any]:
+    """What the pages' curl commands send, by edition and model; `lacks` names the required fields left out."""
+    found: Mapping[str, Any] = json.loads(CURLS.read_text(encoding="utf-8"))
+    return found
+
+
+def cases(session: Session) -> Iterator[Case]:
+    """Every case of every model, then those about polling."""
+    for model in session.models:
+        for label, rule, source, says, check in _OF_SUBMITS:
+            yield _case(str(model), model, label, rule, source, says, check)
+        if f"{model.edition}/{model.name}" in curls():
+            says = "the request that the page shows is accepted, once it is complete"
+            yield _case(str(model), model, "the page's curl", "example", "page", says, _curl)
+    for version in sorted({model.version for model in session.models}):
+        known = min(
+            (each for each in session.models if each.version == version), key=lambda each: not each.documented
+        )
+        for label, rule, source, says, check in _OF_POLLS:
+            yield _case(f"{version}/predictions", known, label, rule, source, says, check)
+
+
+def _case(
+    subject: str, model: Model, label: str, rule: str, source: Source, says: str, check: Check
+) -> Case:
+    return Case(
+        layer="protocol",
+        model=subject,
+        field="",
+        rule=rule,
+        label=label,
+        source=source if model.documented else "reading",
+        says=says,
+        check=partial(check, model),
+    )
+
+
+def _text(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _submit(model: Model, session: Session, *, paid: bool = False, **more: Any) -> Exchange:
+    session.require(model)
+    given = {"headers": (JSON,), "body": _text(smallest(model)), **more}
+    return session.send(Request(method="POST", path=model.path, paid=paid, **given))
+
+
+def _expect(exchange: Exchange, *statuses: int) -> None:
+    if exchange.status not in statuses:
+        wanted = " or ".join(str(status) for status in statuses)
+        raise Broken(f"answered with HTTP {exchange.status} instead of {wanted}")
+    if exchange.status != 200 and exchange.accepted:  # noqa: PLR2004 - as HTTP has it
+        raise Broken("refused, yet with the envelope of a success")
+
+
+def _curl(model: Model, session: Session) -> None:
+    example = curls()[f"{model.edition}/{model.name}"]
+    session.require(model)
+    if example["lacks"]:
+        _expect(session.post(model, example["body"], accepted=False), *REFUSALS)
+    complete = {**example["body"], **{name: smallest(model)[name] for name in example["lacks"]}}
+    _expect(session.post(model, complete, accepted=True), 200)
+
+
+def _without_key(headers: tuple[tuple[str, str], ...], model: Model, session: Session) -> None:
+    _expect(_submit(model, session, keyed=False, headers=(JSON, *headers)), 401)
+
+
+def _key_before_body(model: Model, session: Session) -> None:
+    _expect(_submit(model, session, keyed=False, body=b"{"), 401)
+
+
+def _wrong_media_type(kind: str | None, model: Model, session: Session) -> None:
+    headers = () if kind is None else (("Content-Type", kind),)
+    _expect(_submit(model, session, headers=headers), 415, 400)
+
+
+def _right_media_type(kind: str, model: Model, session: Session) -> None:
+    _expect(_submit(model, session, headers=(("Content-Type", kind),), paid=True), 200)
+
+
+def _checked_whatever_the_type(kind: str, model: Model, session: Session) -> None:
+    bad = _text({name: [] for name in smallest(model)})
+    _expect(_submit(model, session, headers=(("Content-Type", kind),), body=bad), *REFUSALS)
+
+
+def _malformed(body: bytes, model: Model, session: Session) -> None:
+    _expect(_submit(model, session, body=body), *REFUSALS)
+
+
+def _wrong_method(method: str, model: Model, session: Session) -> None:
+    session.require(model)
+    exchange = session.send(Request(method=method, path=model.path))
+    _expect(exchange, 405)
+    if "POST" not in exchange.header("allow"):
+        raise Broken(f"405 with Allow: {exchange.header('allow') or 'nothing'}")
+
+
+def _unknown_field(model: Model, session: Session) -> None:
+    body = {**smallest(model), "a_field_that_no_page_shows": {"x": [1]}}
+    _expect(_submit(model, session, body=_text(body), paid=True), 200)
+
+
+def _unknown_path(model: Model, session: Session) -> None:
+    session.require(model)
+    for path in (f"{model.path}x", f"{model.path}/x"):
+        _expect(session.send(Request(method="POST", path=path, headers=(JSON,), body=b"{}")), 404)
+
+
+def _first_answer(model: Model, session: Session) -> None:
+    data = session.submit(model)
+    if data.get("model") != f"{model.vendor}/{model.name}":
+        raise Broken(f"data.model is {data.get('model')!r}")
+    if data.get("status") not in {"created", "processing"}:
+        raise Broken(f"data.status is {data.get('status')!r} at once")
+    if not isinstance(data.get("id"), str) or not data["id"]:
+        raise Broken(f"data.id is {data.get('id')!r}")
+
+
+def _ids_differ(model: Model, session: Session) -> None:
+    names = [session.submit(model).get("id") for _ in range(5)]
+    if len(set(map(str, names))) != len(names):
+        raise Broken(f"five tasks got the ids {names}")
+
+
+def _poll_url(model: Model, session: Session) -> None:
+    data = session.submit(model)
+    urls = data.get("urls")
+    url = str(urls.get("get") if isinstance(urls, dict) else None)
+    if not url.startswith(f"{session.target.url}/"):
+        raise Unproven(f"urls.get leads elsewhere: {url[:200]}")
+    found = session.get(url.removeprefix(session.target.url))
+    if found.data.get("id") != data.get("id"):
+        raise Broken(f"urls.get is answered with HTTP {found.status} and the id {found.data.get('id')!r}")
+
+
+def _no_key_for_result(headers: tuple[tuple[str, str], ...], model: Model, session: Session) -> None:
+    name = session.submit(model).get("id")
+    for path in (model.result, model.result.removesuffix("/result")):
+        request = Request(method="GET", path=path.format(id=name), keyed=False, headers=headers)
+        _expect(session.send(request), 401)
+
+
+def _wrong_key(model: Model, session: Session) -> None:
+    if session.takes_any_key:
+        raise Unproven("the target takes any key, as a server for tests may")
+    _no_key_for_result((("Authorization", "Bearer a-key-that-nobody-was-given"),), model, session)
+
+
+def _unknown_id(model: Model, session: Session) -> None:
+    random = session.random(f"ids {model.version}")
+    names = [_NOBODY, f"{random.getrandbits(128):032x}", "x", "1", "00000000-0000-4000-8000-000000000000"]
+    for name in names:
+        for path in (model.result, model.result.removesuffix("/result")):
+            _expect(session.get(path.format(id=name)), 404)
+
+
+def _nearly_the_id(model: Model, session: Session) -> None:
+    name = str(session.submit(model)["id"])
+    for other in (name[:-1], f"{name}0", f"{name[:-1]}{'1' if name[-1] == '0' else '0'}"):
+        exchange = session.get(model.result.format(id=other))
+        if exchange.status != 404:  # noqa: PLR2004 - as HTTP has it
+            raise Broken(f"the id {other}, which nobody was given, is answered with HTTP {exchange.status}")
+
+
+def _poll_method(method: str, model: Model, session: Session) -> None:
+    name = session.submit(model).get("id")
+    exchange = session.send(Request(method=method, path=model.result.format(id=name)))
+    _expect(exchange, 405)
+
+
+def _both_versions(model: Model, session: Session) -> None:
+    data = session.submit(model)
+    for version in ("v2", "v3"):
+        for short in (False, True):
+            found = session.poll(str(data.get("id")), version=version, short=short)
+            if (found.get("id"), found.get("model")) != (data.get("id"), data.get("model")):
+                raise Broken(f"{version} tells of {found.get('id')!r} by {found.get('model')!r}")
+
+
+_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "no key": (),
+    "an empty key": (("Authorization", ""),),
+    "Bearer without a key": (("Authorization", "Bearer "),),
+    "another scheme": (("Authorization", "Basic a2V5OmtleQ=="),),
+    "a key without a scheme": (("Authorization", "0123456789abcdef"),),
+    "a key in another header": (("X-API-Key", "0123456789abcdef"),),
+}
+_BODIES: Mapping[str, bytes] = {
+    "no body": b"",
+    "half an object": b'{"prompt": "x"',
+    "an array": b"[]",
+    "a text": b'"x"',
+    "null": b"null",
+    "a number": b"1",
+    "a form": b"prompt=x&data=x&images_data_url=x",
+    "invalid UTF-8": b'{"prompt": "\xff", "data": "\xff", "images_data_url": "\xff"}',
+}
+_KEPT_TYPES = ("application/json", "application/json; charset=utf-8", "APPLICATION/JSON")
+_OTHER_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None)
+_Row = tuple[str, str, Source, str, Check]
+_OF_SUBMITS: tuple[_Row, ...] = (
+    ("the first answer", "answer", "page", "a task begins as created, by the model that was asked", _first_answer),
+    ("ids", "ids", "page", "an id names one task", _ids_differ),
+    ("urls.get", "answer", "page", "urls.get is where the result is", _poll_url),
+    ("both versions", "versions", "reading", "a task is the same one on both versions and addresses", _both_versions),
+    ("an unknown field", "unknown field", "reading", "fields that no page shows are let pass", _unknown_field),
+    ("an unknown path", "path", "reading", "there is nothing where no model is", _unknown_path),
+    ("the key goes first", "key", "reading", "without a key nothing is looked at", _key_before_body),
+    *(
+        (label, "key", "page" if label == "no key" else "reading", "a request needs a key", partial(_without_key, headers))
+        for label, headers in _KEYS.items()
+    ),
+    *(
+        (f"as {kind}", "media type", "reading", "a body is JSON, however that is written", partial(_right_media_type, kind))
+        for kind in _KEPT_TYPES
+    ),
+    *(
+        (f"a bad body as {kind}", "media type", "reading", "a body is checked, however its type is written", partial(_checked_whatever_the_type, kind))
+        for kind in _KEPT_TYPES
+    ),
+    *(
+        (f"as {kind or 'no type'}", "media type", "reading", "a body of another media type is refused", partial(_wrong_media_type, kind))
+        for kind in _OTHER_TYPES
+    ),
+    *(
+        (f"{label} as the body", "json", "page", "the body is one JSON object", partial(_malformed, body))
+        for label, body in _BODIES.items()
+    ),
+    *(
+        (f"by {method}", "method", "reading", "a task is submitted by POST", partial(_wrong_method, method))
+        for method in ("GET", "PUT", "PATCH", "DELETE")
+    ),
+)  # fmt: skip
+_OF_POLLS: tuple[_Row, ...] = (
+    *(
+        (label, "key", "page" if label == "no key" else "reading", "a result needs a key", partial(_no_key_for_result, headers))
+        for label, headers in _KEYS.items()
+    ),
+    ("a wrong key", "key", "reading", "a key that nobody was given opens nothing", _wrong_key),
+    ("an unknown id", "id", "reading", "an id that nobody was given names nothing", _unknown_id),
+    ("nearly an id", "id", "reading", "an id names one task, and no other text does", _nearly_the_id),
+    *(
+        (f"by {method}", "method", "reading", "a result is read by GET", partial(_poll_method, method))
+        for method in ("POST", "PUT", "DELETE")
+    ),
+)  # fmt: skip

@@ -1,0 +1,204 @@
+"""Runs the cases of the layers against a target, one after the other, and makes a report of it."""
+
+import fnmatch
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from contract_tests.case import LAYERS, Broken, Case, Finding, Report, Stopped, Unproven
+from contract_tests.document import read_document
+from contract_tests.judges import appoint
+from contract_tests.layers import boundary, defaults, generated, judging, lifecycle, machine, protocol, raw
+from contract_tests.session import Session
+from contract_tests.table import DOCUMENTED, Model, read_models
+from contract_tests.target import Manners, Target, is_local
+
+_KEPT = 3
+_KIND_RATE = 5.0
+
+CASES: Mapping[str, Callable[[Session], Iterator[Case]]] = {
+    "boundary": boundary.cases,
+    "defaults": defaults.cases,
+    "protocol": protocol.cases,
+    "lifecycle": lifecycle.cases,
+    "machine": machine.cases,
+    "generated": generated.cases,
+    "raw": raw.cases,
+    "judges": judging.cases,
+}
+
+
+class BadOptions(Exception):
+    """Options that no run can be made of; says what would be right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a run is asked for. `app` puts an ASGI application in the place of the network.
+
+    `budget` is how many tasks may be begun: None stands for none on other machines and any number on this one.
+    `only` and `case` are patterns of names of models and of cases; empty ones pick all.
+    """
+
+    url: str = "http://127.0.0.1:8080"
+    app: Any = None
+    key: str = "wavemock-verify"
+    edition: str = "current"
+    only: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    case: tuple[str, ...] = ()
+    seed: int = 0
+    budget: int | None = None
+    seconds: float = 10.0
+    patience: float = 120.0
+    pages_only: bool = False
+    openapi: Path | None = None
+    table: Path = DOCUMENTED
+
+
+def open_session(options: Options) -> Session:
+    """A session with a target that nothing has been sent to yet.
+
+    Raises BadOptions, BadTable or BadDocument where the options make no sense.
+    """
+    document = read_document(options.edition, options.openapi)
+    models = tuple(each for each in read_models(options.edition, options.table) if _wanted(each, options))
+    if not models:
+        raise BadOptions(f"no model of the edition {options.edition} is called {' or '.join(options.only)}")
+    local = options.app is not None or is_local(options.url)
+    manners = Manners(
+        budget=options.budget if options.budget is not None or local else 0,
+        seconds=options.seconds,
+        rate=None if local else _KIND_RATE,
+    )
+    target = Target(url=options.url, key=options.key, manners=manners, app=options.app)
+    return Session(
+        target=target,
+        models=models,
+        judges=appoint(document),
+        document=document,
+        seed=options.seed,
+        patience=options.patience,
+    )
+
+
+def _wanted(model: Model, options: Options) -> bool:
+    names = (model.name, str(model), f"{model.vendor}/{model.name}")
+    return not options.only or any(fnmatch.fnmatch(name, only) for name in names for only in options.only)
+
+
+def chosen(session: Session, options: Options) -> list[Case]:
+    """The cases that the options ask for, in the order in which they run.
+
+    Raises BadOptions where there are none.
+    """
+    layers = options.layers or _usual_layers(options)
+    found = [
+        case
+        for layer in LAYERS
+        if layer in layers
+        for case in CASES[layer](session)
+        if not (options.pages_only and case.source == "reading")
+        and (not options.case or any(_matches(case, pattern) for pattern in options.case))
+    ]
+    if not found:
+        raise BadOptions(f"there is no case {' or '.join(options.case)}" if options.case else "there are no cases")
+    return found
+
+
+def _usual_layers(options: Options) -> tuple[str, ...]:
+    """All of them; raw bytes are thrown at other people's machines only where somebody asks for it."""
+    local = options.app is not None or is_local(options.url)
+    return tuple(layer for layer in LAYERS if local or layer != "raw")
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return case.id == pattern or fnmatch.fnmatchcase(case.id, pattern)
+
+
+def verify(options: Options, told: Callable[[Finding], None] = lambda _: None) -> Report:
+    """Runs everything that the options ask for; `told` hears of each finding as it is made.
+
+    Raises BadOptions, BadTable and BadDocument before anything is sent.
+    """
+    session = open_session(options)
+    try:
+        return examine(session, chosen(session, options), options, told)
+    finally:
+        session.target.close()
+
+
+def examine(
+    session: Session,
+    cases: Iterable[Case],
+    options: Options,
+    told: Callable[[Finding], None] = lambda _: None,
+) -> Report:
+    """Runs the cases; after the target has gone, the rest is not proven."""
+    began = time.perf_counter()
+    stopped = ""
+    findings = []
+    try:
+        session.target.greet()
+    except Stopped as error:
+        stopped = str(error)
+    for case in cases:
+        if stopped:
+            finding = Finding(case=case, verdict="not proven", message=stopped)
+        else:
+            try:
+                finding = find(session, case)
+            except Stopped as error:
+                stopped = str(error)
+                finding = Finding(
+                    case=case, verdict="not proven", message=stopped, exchanges=tuple(session.exchanges[-_KEPT:])
+                )
+        findings.append(finding)
+        told(finding)
+    return Report(
+        url=options.url,
+        edition=options.edition,
+        seed=options.seed,
+        findings=tuple(findings),
+        stopped=stopped,
+        sent=session.target.sent,
+        begun=session.target.begun,
+        seconds=time.perf_counter() - began,
+        again=command(options),
+    )
+
+
+def find(session: Session, case: Case) -> Finding:
+    """Runs one case. Raises Stopped where the target is gone."""
+    began = time.perf_counter()
+    session.exchanges.clear()
+    finding = Finding(case=case, verdict="proven", message="")
+    telling = None
+    try:
+        case.check(session)
+    except Broken as error:
+        telling = error.exchange
+        finding = replace(finding, verdict="refuted", message=str(error))
+    except Unproven as error:
+        finding = replace(finding, verdict="not proven", message=str(error))
+    exchanges = session.exchanges[-_KEPT:]
+    if telling is not None:
+        exchanges = [each for each in exchanges if each is not telling] + [telling]
+    return replace(finding, exchanges=tuple(exchanges), seconds=time.perf_counter() - began)
+
+
+def command(options: Options) -> str:
+    """The command that repeats a run. A key is left to the environment."""
+    parts = ["wavemock", "verify", options.url, "--seed", str(options.seed)]
+    if options.edition != "current":
+        parts += ["--edition", options.edition]
+    if options.budget is not None:
+        parts += ["--budget", str(options.budget)]
+    if options.openapi is not None:
+        parts += ["--openapi", str(options.openapi)]
+    if options.table != DOCUMENTED:
+        parts += ["--table", str(options.table)]
+    return shlex.join(parts)
