@@ -29,7 +29,7 @@ class Unproven(Exception):
 
 
 class Stopped(Exception):
-    """Nothing more can be learnt from the target; says why. `refused` where it turned the key down."""
+    """Nothing more can be learnt from the target; says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Finding:
 class Report:
     """What a whole run came to. `stopped` says why it could not go on; it is empty where it came to its end.
 
-    `sent` counts requests, `begun` tasks that the target accepted; `again` is the command that repeats the run.
+    `sent` counts requests, `begun` tasks that the target accepted; `again` is the command that repeats it.
     """
 
     url: str
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 where all that was promised is kept as far as it was seen, 1 where it is broken, 2 where nothing is known."""
+        """0 where all is kept as far as was seen, 1 where something is broken, 2 where nothing is known."""
         if self.of("refuted"):
             return 1
         return 2 if self.stopped or not self.of("proven") else 0

@@ -58,7 +58,7 @@ class Exchange:
     @property
     def accepted(self) -> bool:
         """Whether the target says that all is well: HTTP 200, and `code: 200` in the envelope."""
-        return self.status == 200 and isinstance(self.json, dict) and self.json.get("code") == 200  # noqa: PLR2004
+        return self.status == 200 and isinstance(self.json, dict) and self.json.get("code") == 200
 
 
 def _no_constant(name: str) -> Any:
@@ -112,7 +112,7 @@ def shown(text: bytes | None, most: int = _LONG) -> str:
 
 
 def curl(request: Request, url: str) -> str:
-    """The command that sends it again, with the key taken from the environment.
+    """The command that sends it again, with the key and other secrets taken from the environment.
 
     A body that is long or no text is left out, and said to be.
     """
@@ -120,12 +120,13 @@ def curl(request: Request, url: str) -> str:
     if request.method != ("GET" if request.body is None else "POST"):
         parts += ["-X", request.method]
     for name, value in request.headers:
-        said = "$WAVESPEED_API_KEY" if secret(name) and value else value
-        parts += ["-H", shlex.quote(f"{name}: {said}")]
+        # Between double quotes, so that a shell fills in what is not shown.
+        hidden = f'"{name}: ${re.sub("[^A-Z0-9]", "_", name.upper())}"'
+        parts += ["-H", hidden if secret(name) and value else shlex.quote(f"{name}: {value}")]
     command = " ".join(parts)
     if request.keyed:
         command += ' -H "Authorization: Bearer $WAVESPEED_API_KEY"'
     if request.body is not None:
         body = request.body.decode("utf-8", "backslashreplace")
-        command += f" --data-raw {shlex.quote(body) if len(body) <= 10 * _LONG else shlex.quote(shown(request.body))}"
+        command += f" --data-raw {shlex.quote(body if len(body) <= 10 * _LONG else shown(request.body))}"
     return f"{command} {shlex.quote(url + request.path)}"

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import jsonschema_rs
-from openapi_core import Config, OpenAPI
+from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from openapi_core.exceptions import OpenAPIError
 from openapi_core.validation.request.exceptions import SecurityValidationError
@@ -149,18 +149,25 @@ def _wrong_by_schema(operation: Operation, request: Request) -> Wrong:
         return [("", "key", "there is no key")]
     if operation.body is None:
         return []
-    kind, _, parameters = _media_type(request).partition(";")
-    if kind.strip().lower() != "application/json":
-        return [("", "media type", f"{kind or 'none'} is not application/json")]
-    if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
-        return [("", "media type", f"{parameters.strip()} is not UTF-8")]
-    if any(name.lower() == "content-encoding" and value != "identity" for name, value in request.headers):
-        return [("", "media type", "the body is encoded")]
+    if wrong := _wrong_media_type(request):
+        return [("", "media type", wrong)]
     try:
         value = strict_json(request.body or b"")
     except ValueError as error:
         return [("", "json", str(error)[:_LONG])]
     return _reasons(operation.body, value)
+
+
+def _wrong_media_type(request: Request) -> str:
+    """What is wrong with how the body is said to be written; empty where nothing is."""
+    kind, _, parameters = _media_type(request).partition(";")
+    if kind.strip().lower() != "application/json":
+        return f"{kind or 'none'} is not application/json"
+    if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
+        return f"{parameters.strip()} is not UTF-8"
+    if any(name.lower() == "content-encoding" and value != "identity" for name, value in request.headers):
+        return "the body is encoded"
+    return ""
 
 
 @dataclass(kw_only=True)  # not frozen: its protocol asks for attributes that can be set
@@ -212,7 +219,7 @@ def _wrong_by_core(core: OpenAPI, operation: Operation, request: Request) -> Wro
 
 
 def _is_plain(request: Request) -> bool:
-    """Whether openapi-core has an opinion that counts: it reads JSON leniently, and recurses on what is deep."""
+    """Whether openapi-core's opinion counts: it reads JSON leniently, and recurses on what is deep."""
     try:
         strict_json(request.body or b"")
     except ValueError:

@@ -12,7 +12,9 @@ from contract_tests.exchange import Exchange
 
 ORDER: Mapping[str, int] = {"created": 0, "processing": 1, "completed": 2, "failed": 2}
 FINAL = ("completed", "failed")
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
 _BAD_REQUEST = 400
 _OK = 200
 
@@ -47,7 +49,9 @@ def of_envelope(exchange: Exchange) -> Iterator[Fault]:
     if not isinstance(message, str) or (bad and not message):
         yield Fault(field="message", rule=f"{about}envelope", message=f"message is {message!r}")
     if "error" in envelope:
-        yield Fault(field="error", rule=f"{about}envelope", message="the envelope has a field error of its own")
+        yield Fault(
+            field="error", rule=f"{about}envelope", message="the envelope has a field error of its own"
+        )
 
 
 def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:
@@ -116,11 +120,13 @@ def see(before: Seen | None, data: Mapping[str, Any]) -> tuple[Seen, list[Fault]
     elif before.status in FINAL and (differing := _differing(before.last, data)):
         said = f"{', '.join(differing)} changed after it was {before.status}"
         faults.append(Fault(field=f"data.{differing[0]}", rule="final", message=said))
-    return replace(now, status=max(before.status, now.status, key=lambda status: ORDER.get(status, 0))), faults
+    return replace(
+        now, status=max(before.status, now.status, key=lambda status: ORDER.get(status, 0))
+    ), faults
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names of fields that are not as they were. A URL of an output may be signed anew, or name another version."""
+    """Names of fields that are not as they were. A URL of an output may be signed anew."""
     return [
         name
         for name in sorted(before.keys() | after.keys())

@@ -39,7 +39,7 @@ class BadOptions(Exception):
 class Options:
     """What a run is asked for. `app` puts an ASGI application in the place of the network.
 
-    `budget` is how many tasks may be begun: None stands for none on other machines and any number on this one.
+    `budget` is how many tasks may be begun; None is none on other machines, and any number on this one.
     `only` and `case` are patterns of names of models and of cases; empty ones pick all.
     """
 
@@ -96,16 +96,24 @@ def chosen(session: Session, options: Options) -> list[Case]:
     Raises BadOptions where there are none.
     """
     layers = options.layers or _usual_layers(options)
-    found = [
+    everything = [
         case
         for layer in LAYERS
-        if layer in layers
+        if layer in layers or (layer != "raw" and "judges" in layers)
         for case in CASES[layer](session)
         if not (options.pages_only and case.source == "reading")
-        and (not options.case or any(_matches(case, pattern) for pattern in options.case))
     ]
+    found = [
+        case
+        for case in everything
+        if case.layer in layers and (not options.case or any(_matches(case, each) for each in options.case))
+    ]
+    if found and all(case.layer == "judges" for case in found):
+        return everything  # there is something to judge only when others have sent it
     if not found:
-        raise BadOptions(f"there is no case {' or '.join(options.case)}" if options.case else "there are no cases")
+        raise BadOptions(
+            f"there is no case {' or '.join(options.case)}" if options.case else "there are no cases"
+        )
     return found
 
 
@@ -154,7 +162,10 @@ def examine(
             except Stopped as error:
                 stopped = str(error)
                 finding = Finding(
-                    case=case, verdict="not proven", message=stopped, exchanges=tuple(session.exchanges[-_KEPT:])
+                    case=case,
+                    verdict="not proven",
+                    message=stopped,
+                    exchanges=tuple(session.exchanges[-_KEPT:]),
                 )
         findings.append(finding)
         told(finding)

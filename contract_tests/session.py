@@ -107,8 +107,8 @@ class Session:
     def finish(self, name: str, *, version: str = "v3") -> dict[str, Any]:
         """The `data` of a task when it has ended.
 
-        Raises Broken where it does not end within a day of the target's own clock, and Unproven where there is
-        no such clock and it does not end in time.
+        Raises Broken where it does not end within a day of the target's own clock, and Unproven where it has
+        no such clock and does not end in time.
         """
         passed, step = 0.0, _STEP
         while (data := self.poll(name, version=version)).get("status") not in laws.FINAL:
@@ -175,7 +175,7 @@ class Session:
         return self.served[model.path]
 
     def require(self, model: Model) -> None:
-        """Raises Broken where the target does not serve a model that its page shows, Unproven on other versions."""
+        """Raises Broken where a model is not served that its page shows, Unproven on other versions."""
         if not self.serves(model):
             if model.documented:
                 raise Broken("there is nothing at this path")

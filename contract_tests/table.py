@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 DOCUMENTED = Path(__file__).with_name("documented.csv")
-_COLUMNS = "page edition path part field type required default min max max_items note".split()
+_COLUMNS = [
+    "page",
+    "edition",
+    "path",
+    "part",
+    "field",
+    "type",
+    "required",
+    "default",
+    "min",
+    "max",
+    "max_items",
+    "note",
+]
 _MODEL = re.compile(r"/api/(?P<version>v[0-9]+)/(?P<vendor>[^{}]+)/(?P<name>[^/{}]+)")
 _NONE = "-"
 _SAMPLE = "(sample)"

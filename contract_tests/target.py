@@ -66,7 +66,7 @@ class Target:
         self._http = httpx.AsyncClient(
             transport=transport,
             trust_env=not is_local(url),
-            timeout=None,  # the whole of an answer has one deadline, not each part of it
+            timeout=None,  # noqa: S113 - the whole of an answer has one deadline, not each part of it
             limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
             headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
         )

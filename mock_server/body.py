@@ -19,7 +19,7 @@ _TOO_DEEP = f"the body is nested too deeply; {MOST_LEVELS} levels are taken"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class ClientGone(Exception):  # noqa: N818 - nothing failed; nobody is there to answer
+class ClientGone(Exception):
     """The client closed the connection before its request had arrived."""
 
 
@@ -105,7 +105,7 @@ def parse_json(body: bytes) -> tuple[str, Any]:
     return text, value
 
 
-class _NotJson(ValueError):  # noqa: N818 - says what it is; nothing of ours failed
+class _NotJson(ValueError):
     """A value that Python's JSON reader would take although JSON has no such thing."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contract_tests.cli import COMMANDS
 from mock_server.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -298,3 +299,7 @@ def openapi(edition: str, directory: Path | None, only: bool, file_format: str, 
 def _no_aliases(yaml: Any) -> Any:
     """A YAML dumper that writes everything out, for tools that know no anchors."""
     return type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+
+
+for command in COMMANDS:
+    main.add_command(command)

@@ -14,7 +14,7 @@ def envelope(code: int, message: str, data: Any = None) -> bytes:
     return msgspec.json.encode(body)
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure of the server
+class Refusal(Exception):
     """An answer other than success: its HTTP status, what was wrong, what would be right, and details.
 
     Raised wherever the reason is found; the server answers with it as an envelope.
@@ -30,9 +30,9 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
         self.headers = dict(headers or {})
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - named for the state, as the API's 503 is
+class StoreUnavailable(Exception):
     """The store can neither read nor write at the moment: locked, full, or out of reach."""
 
 
-class BadConfiguration(Exception):  # noqa: N818 - raised to a person at start, not to a client
+class BadConfiguration(Exception):
     """Something that the person who starts the server has to change; one line, no stack trace."""

@@ -1,5 +1,6 @@
 """How long a client may take to send a request, and how large its head may be."""
 
+import re
 from asyncio import TimerHandle, Transport
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -8,6 +9,8 @@ from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgr
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mock_server.errors import Refusal, envelope
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")  # RFC 9112, 3.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,10 @@ class LimitedProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise Refusal(400, "CONNECT is for proxies, and this server is none.")
             return  # the parser stops, and then gets this head once more without the upgrade
+        hosts = [value for name, value in self.headers if name == b"host"]
+        named = len(hosts) == 1 or self.parser.get_http_version() != "1.1"
+        if not named or not all(map(_HOST.fullmatch, hosts)):
+            raise Refusal(400, "A request names exactly one host, in the header Host.")
         self._watch.held = 0
         HttpToolsProtocol.on_headers_complete(self)
 

@@ -170,7 +170,7 @@ def test_what_drips_in_on_a_kept_connection_is_answered_408(port: int) -> None:
 def test_a_time_out_that_is_shorter_than_the_one_before_is_kept_too() -> None:
     limits = Limits(header_seconds=0.3, body_seconds=GENEROUS)
     with serving(tell, limits=limits, keep_alive=GENEROUS) as port, connect(port) as client:
-        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
+        client.sendall(b"POST / HTTP/1.1\r\nHost: mock\r\nContent-Length: 1\r\n\r\n")
         time.sleep(0.4)
         client.sendall(b"a")
         assert reply(client).startswith(b"HTTP/1.1 200")
@@ -234,7 +234,7 @@ def test_a_connection_is_idle_when_the_body_has_come_after_the_answer(
 ) -> None:
     caplog.set_level(logging.INFO)
     with serving(refuse) as port, connect(port) as client:
-        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
+        client.sendall(b"POST / HTTP/1.1\r\nHost: mock\r\nContent-Length: 2\r\n\r\na")
         assert reply(client).startswith(b"HTTP/1.1 401")
         client.sendall(b"b")
         assert client.recv(1) == b""
@@ -391,7 +391,7 @@ def test_more_than_the_limit_bit_by_bit_is_answered_431(port: int) -> None:
 
 
 def test_the_limit_itself_is_allowed(port: int) -> None:
-    head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 1\r\nA: \r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: mock\r\nConnection: close\r\nContent-Length: 1\r\nA: \r\n\r\n"
     head = head.replace(b"A: ", b"A: " + b"a" * (LIMITS.header_bytes - len(head)))
     assert statuses(exchange(port, head + b"b")) == [200]
     assert refusal(exchange(port, head.replace(b"A: ", b"A: a") + b"b")) == 431
@@ -504,7 +504,7 @@ def test_other_versions_are_answered_and_closed(port: int, version: bytes) -> No
 def test_a_request_for_an_upgrade_is_served_without_it(
     port: int, protocol: bytes, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upgrade = b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n" + body
+    upgrade = b"POST / HTTP/1.1\r\nHost: mock\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n" + body
     received = exchange(port, upgrade + upgrade + GOODBYE)
     assert statuses(received) == [200, 200, 200]
     assert received.count(b"POST /? 5") == 2

@@ -1,4 +1,4 @@
-"""The boundary matrix: every documented field at its bounds, beyond them, of other types, missing, too often."""
+"""The boundary matrix: every documented field at its bounds, beyond, of other types, missing, too often."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -42,7 +42,9 @@ def _together(model: Model) -> dict[str, dict[str, Any]]:
         if field.minimum is None or field.maximum is None or _INSIDE in field.name:
             continue
         for body, end in zip(ends.values(), (field.minimum, field.maximum), strict=True):
-            body[field.name] = f"{end}*{end}" if field.is_size else int(end) if end == int(end) else float(end)
+            body[field.name] = (
+                f"{end}*{end}" if field.is_size else int(end) if end == int(end) else float(end)
+            )
     return ends
 
 
@@ -78,7 +80,14 @@ def _of_array(model: Model, field: Field) -> Iterator[Case]:
     most = field.max_items
     counts = {0: True, 1: True, 2: True}
     if most is not None:
-        counts |= {most - 1: True, most: True, most + 1: False, most + 2: False, most * 2: False, most * 10: False}
+        counts |= {
+            most - 1: True,
+            most: True,
+            most + 1: False,
+            most + 2: False,
+            most * 2: False,
+            most * 10: False,
+        }
     for count, accepted in sorted(counts.items()):
         value = Value(label=f"{count} items", rule="items", value=[good] * count, accepted=accepted)
         yield _case_of(model, field, value, {field.name: value.value})

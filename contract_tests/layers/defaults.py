@@ -121,9 +121,7 @@ def _other(field: Field) -> Any:
     return f"{low}*{low + 64}" if field.is_size else min(high, 8)
 
 
-def _seen(
-    model: Model, given: dict[str, Any], look: Look, session: Session
-) -> None:
+def _seen(model: Model, given: dict[str, Any], look: Look, session: Session) -> None:
     name = str(session.submit(model, **given).get("id"))
     data = session.finish(name, version=model.version)
     if data.get("status") != "completed":

@@ -1,4 +1,4 @@
-"""Schemathesis in all phases, strict, with every request of it going the same way as those of other layers."""
+"""Schemathesis in all phases, strict, its requests going the same way as those of other layers."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,12 @@ from contract_tests.exchange import Exchange, Request
 from contract_tests.session import Session
 from contract_tests.table import Model
 
-PHASES = {"EXAMPLES": "examples", "COVERAGE": "coverage", "FUZZING": "fuzzing", "STATEFUL_TESTING": "stateful"}
+PHASES = {
+    "EXAMPLES": "examples",
+    "COVERAGE": "coverage",
+    "FUZZING": "fuzzing",
+    "STATEFUL_TESTING": "stateful",
+}
 _EXAMPLES = 20
 _NEEDED = 1000  # about as many tasks as all phases begin
 _REFUSED = (400, 401, 404, 405, 415)
@@ -62,7 +67,7 @@ def cases(session: Session) -> Iterator[Case]:
                 rule="generated",
                 label=label if path.endswith("result") or submits else f"{label}, by the short address",
                 source="page" if documented else "reading",
-                says="whatever the schema allows is accepted, nothing else is, and every answer keeps its schema",
+                says="what the schema allows is accepted, nothing else is, and every answer keeps its schema",
                 check=check,
             )
 
@@ -118,10 +123,14 @@ def _trimmed(item: Any, names: set[str]) -> Any:
         return item
     item = {key: _trimmed(value, names) for key, value in item.items()}
     if "links" in item:
-        item["links"] = {name: link for name, link in item["links"].items() if link.get("operationId") in names}
+        item["links"] = {
+            name: link for name, link in item["links"].items() if link.get("operationId") in names
+        }
     if "requestBody" in item:
         content = item["requestBody"]["content"]["application/json"]
-        shown = {name: each for name, each in content["schema"]["properties"].items() if not each.get("x-platform")}
+        shown = {
+            name: each for name, each in content["schema"]["properties"].items() if not each.get("x-platform")
+        }
         kept = {**content, "schema": {**content["schema"], "properties": shown}}
         item["requestBody"] = {**item["requestBody"], "content": {"application/json": kept}}
     return item
@@ -135,7 +144,10 @@ def _config(session: Session) -> Any:
             "auth": {"openapi": {scheme: {"bearer": session.target.key}}},
             # The database of examples would make a second run another than the first.
             "generation": {
-                "max-examples": _EXAMPLES, "with-security-parameters": False, "mode": "all", "database": "none",
+                "max-examples": _EXAMPLES,
+                "with-security-parameters": False,
+                "mode": "all",
+                "database": "none",
             },
             "checks": {
                 "positive_data_acceptance": {"expected-statuses": [200, 404]},
@@ -174,7 +186,9 @@ def _forward(session: Session, run: Run, request: Request) -> tuple[int, list[tu
     except (Stopped, Unproven) as error:
         run.ended = error
         return _NO_ANSWER, [(b"content-type", b"text/plain")], str(error).encode()
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in exchange.headers if name not in _HOP]
+    headers = [
+        (name.encode(), value.encode("latin-1")) for name, value in exchange.headers if name not in _HOP
+    ]
     return exchange.status, headers, exchange.body
 
 

@@ -43,13 +43,17 @@ def cases(session: Session) -> Iterator[Case]:
     for subject in _subjects(session):
         yield from _of_judges(subject)
         for field in subject.response:
-            says = f"{field.name} is {field.kind}{f' of {field.items}' if field.items else ''}, in every answer"
+            says = (
+                f"{field.name} is {field.kind}{f' of {field.items}' if field.items else ''}, in every answer"
+            )
             check = partial(_field_kept, subject, field)
             yield _case(subject, "in every answer", "answer", says, check, field=field.name)
         for law, says in {**_ENVELOPE, **_TASKS}.items():
             yield _case(subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law))
         for law, says in _ERRORS.items():
-            yield _case(subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law), source="reading")
+            yield _case(
+                subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law), source="reading"
+            )
     elsewhere = Subject(name=ELSEWHERE, documented=False, response=(), submits=False)
     for law, says in _ERRORS.items():
         yield _case(elsewhere, f"law: {law}", law, says, partial(_law_kept, ELSEWHERE, law))
@@ -130,8 +134,10 @@ def _field_kept(subject: Subject, field: Field, session: Session) -> None:
     if answers == 0:
         raise Unproven("no good answer was seen")
     for remark, exchange in session.remarks.items():
-        if remark.operation == subject.name and remark.rule.startswith("answer ") and (
-            remark.field == field.name or remark.field.startswith(f"{field.name}[]")
+        if (
+            remark.operation == subject.name
+            and remark.rule.startswith("answer ")
+            and (remark.field == field.name or remark.field.startswith(f"{field.name}[]"))
         ):
             raise Broken(remark.message, exchange)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,21 +21,32 @@ _STEPS = 200
 Check = Callable[[Model, Session], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """One story, and what it tells of the target."""
+
+    label: str
+    rule: str
+    says: str
+    check: Check
+    source: Source = "page"
+
+
 def cases(session: Session) -> Iterator[Case]:
     """Every script for every model."""
     for model in session.models:
-        for label, rule, source, says, check in _SCRIPTS:
-            if rule == "seed" and model.field("seed") is None:
+        for script in _SCRIPTS:
+            if script.rule == "seed" and model.field("seed") is None:
                 continue
             yield Case(
                 layer="lifecycle",
                 model=str(model),
                 field="",
-                rule=rule,
-                label=label,
-                source=source if model.documented else "reading",
-                says=says,
-                check=partial(check, model),
+                rule=script.rule,
+                label=script.label,
+                source=script.source if model.documented else "reading",
+                says=script.says,
+                check=partial(script.check, model),
             )
 
 
@@ -102,7 +114,7 @@ def _each_its_own(model: Model, session: Session) -> None:
     wanted = {}
     for count in counts:
         for _ in range(2):
-            name = str(session.submit(model, **{key: count for key in given}).get("id"))
+            name = str(session.submit(model, **dict.fromkeys(given, count)).get("id"))
             wanted[name] = count
     for name, count in reversed(wanted.items()):
         outputs = session.finish(name, version=model.version).get("outputs")
@@ -127,7 +139,9 @@ def _fails(model: Model, session: Session) -> None:
     session.require(model)
     chosen = ("X-Mock-Scenario", "failed")
     body = json.dumps(smallest(model)).encode()
-    exchange = session.send(Request(method="POST", path=model.path, headers=(JSON, chosen), body=body, paid=True))
+    exchange = session.send(
+        Request(method="POST", path=model.path, headers=(JSON, chosen), body=body, paid=True)
+    )
     name = str(exchange.data.get("id"))
     data = session.finish(name, version=model.version)
     for fault in laws.of_prediction(data):
@@ -162,17 +176,58 @@ def _outputs_there(model: Model, session: Session) -> None:
     for output in data.get("outputs", []):
         if not fetch(session, output):
             raise Broken("data.outputs: an output is empty")
-        if is_url(output) and session.exchanges[-1].status != 200:  # noqa: PLR2004 - as HTTP has it
+        if is_url(output) and session.exchanges[-1].status != 200:
             raise Broken("data.outputs: an output cannot be fetched")
 
 
-_SCRIPTS: tuple[tuple[str, str, Source, str, Check], ...] = (
-    ("from its submit to its end", "life", "page", "a task goes from created to completed, and never back", _whole_life),
-    ("an hour after its end", "final", "page", "what has ended stays as it is", _stays_for_long),
-    (f"{_TASKS} tasks in a row", "lost", "page", "every task that was accepted is found from then on", _never_lost),
-    ("tasks at the same time", "count", "page", "each task has the outputs that were asked of it", _each_its_own),
-    ("dates", "timestamp", "page", "created_at is when the task was created", _in_order),
-    ("a failure", "failed", "page", "a failed task has a reason and no outputs", _fails),
-    ("its outputs", "outputs", "page", "a completed task's outputs are there", _outputs_there),
-    ("its seed", "seed", "reading", "the same seed gives the same output, and no seed another each time", _seeds),
-)  # fmt: skip
+_SCRIPTS = (
+    Script(
+        label="from its submit to its end",
+        rule="life",
+        says="a task goes from created to completed, and never back",
+        check=_whole_life,
+    ),
+    Script(
+        label="an hour after its end",
+        rule="final",
+        says="what has ended stays as it is",
+        check=_stays_for_long,
+    ),
+    Script(
+        label=f"{_TASKS} tasks in a row",
+        rule="lost",
+        says="every task that was accepted is found from then on",
+        check=_never_lost,
+    ),
+    Script(
+        label="tasks at the same time",
+        rule="count",
+        says="each task has the outputs that were asked of it",
+        check=_each_its_own,
+    ),
+    Script(
+        label="dates",
+        rule="timestamp",
+        says="created_at is when the task was created",
+        check=_in_order,
+    ),
+    Script(
+        label="a failure",
+        rule="failed",
+        says="a failed task has a reason and no outputs",
+        check=_fails,
+    ),
+    Script(
+        label="its outputs",
+        rule="outputs",
+        says="the outputs of a completed task are there",
+        check=_outputs_there,
+    ),
+    Script(
+        label="its seed",
+        rule="seed",
+        says="the same seed gives the same output, and no seed another each time",
+        check=_seeds,
+        source="reading",
+    ),
+)

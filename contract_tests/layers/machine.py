@@ -1,4 +1,4 @@
-"""A state machine that submits, polls and waits in any order, and checks every answer against all before it."""
+"""A state machine that submits, polls and waits in any order, and holds each answer against all before."""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def cases(session: Session) -> Iterator[Case]:
             rule="life",
             label="tasks in any order",
             source="page" if all(model.documented for model in models) else "reading",
-            says="whatever is asked in between, a task's status never goes back, and what is said of it stays true",
+            says="whatever is asked in between, a status never goes back, and what was said stays true",
             check=partial(_check, name, models),
         )
 
@@ -121,7 +121,11 @@ class Tasks(RuleBasedStateMachine):
             raise Broken(f"data.id: {data.get('id')!r} is answered for {name!r}")
         self._look(name, data)
         outputs = data.get("outputs")
-        if data.get("status") == "completed" and isinstance(outputs, list) and len(outputs) != self.wanted[name]:
+        if (
+            data.get("status") == "completed"
+            and isinstance(outputs, list)
+            and len(outputs) != self.wanted[name]
+        ):
             raise Broken(f"data.outputs: {len(outputs)} instead of {self.wanted[name]}")
 
     def _look(self, name: str, data: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def fetch(session: Session, output: str) -> bytes:
     if there.netloc != here.netloc:
         raise Unproven(f"the output lies on {there.netloc}, not on the target")
     exchange = session.get(there.path.removeprefix(here.path) + (f"?{there.query}" if there.query else ""))
-    if exchange.status != 200:  # noqa: PLR2004 - as HTTP has it
+    if exchange.status != 200:
         raise Broken(f"the output is answered with HTTP {exchange.status}")
     return exchange.body
 

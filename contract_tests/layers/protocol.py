@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,43 +16,50 @@ from contract_tests.table import Model
 CURLS = Path(__file__).parent.parent / "curls.json"
 _NOBODY = "00000000000000000000000000000000"
 Check = Callable[[Model, Session], None]
+Headers = tuple[tuple[str, str], ...]
 
 
 @cache
 def curls() -> Mapping[str, Any]:
-    """What the pages' curl commands send, by edition and model; `lacks` names the required fields left out."""
+    """What the pages' curl commands send, by edition and model; `lacks` names required fields left out."""
     found: Mapping[str, Any] = json.loads(CURLS.read_text(encoding="utf-8"))
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A case before it is about any model: `check` gets the model first."""
+
+    label: str
+    rule: str
+    says: str
+    check: Check
+    source: Source = "reading"
 
 
 def cases(session: Session) -> Iterator[Case]:
     """Every case of every model, then those about polling."""
     for model in session.models:
-        for label, rule, source, says, check in _OF_SUBMITS:
-            yield _case(str(model), model, label, rule, source, says, check)
-        if f"{model.edition}/{model.name}" in curls():
-            says = "the request that the page shows is accepted, once it is complete"
-            yield _case(str(model), model, "the page's curl", "example", "page", says, _curl)
+        for claim in _of_submits(model):
+            yield _case(str(model), model, claim)
     for version in sorted({model.version for model in session.models}):
         known = min(
             (each for each in session.models if each.version == version), key=lambda each: not each.documented
         )
-        for label, rule, source, says, check in _OF_POLLS:
-            yield _case(f"{version}/predictions", known, label, rule, source, says, check)
+        for claim in _of_polls():
+            yield _case(f"{version}/predictions", known, claim)
 
 
-def _case(
-    subject: str, model: Model, label: str, rule: str, source: Source, says: str, check: Check
-) -> Case:
+def _case(subject: str, model: Model, claim: Claim) -> Case:
     return Case(
         layer="protocol",
         model=subject,
         field="",
-        rule=rule,
-        label=label,
-        source=source if model.documented else "reading",
-        says=says,
-        check=partial(check, model),
+        rule=claim.rule,
+        label=claim.label,
+        source=claim.source if model.documented else "reading",
+        says=claim.says,
+        check=partial(claim.check, model),
     )
 
 
@@ -69,7 +77,7 @@ def _expect(exchange: Exchange, *statuses: int) -> None:
     if exchange.status not in statuses:
         wanted = " or ".join(str(status) for status in statuses)
         raise Broken(f"answered with HTTP {exchange.status} instead of {wanted}")
-    if exchange.status != 200 and exchange.accepted:  # noqa: PLR2004 - as HTTP has it
+    if exchange.status != 200 and exchange.accepted:
         raise Broken("refused, yet with the envelope of a success")
 
 
@@ -82,7 +90,7 @@ def _curl(model: Model, session: Session) -> None:
     _expect(session.post(model, complete, accepted=True), 200)
 
 
-def _without_key(headers: tuple[tuple[str, str], ...], model: Model, session: Session) -> None:
+def _without_key(headers: Headers, model: Model, session: Session) -> None:
     _expect(_submit(model, session, keyed=False, headers=(JSON, *headers)), 401)
 
 
@@ -154,7 +162,7 @@ def _poll_url(model: Model, session: Session) -> None:
         raise Broken(f"urls.get is answered with HTTP {found.status} and the id {found.data.get('id')!r}")
 
 
-def _no_key_for_result(headers: tuple[tuple[str, str], ...], model: Model, session: Session) -> None:
+def _no_key_for_result(headers: Headers, model: Model, session: Session) -> None:
     name = session.submit(model).get("id")
     for path in (model.result, model.result.removesuffix("/result")):
         request = Request(method="GET", path=path.format(id=name), keyed=False, headers=headers)
@@ -179,7 +187,7 @@ def _nearly_the_id(model: Model, session: Session) -> None:
     name = str(session.submit(model)["id"])
     for other in (name[:-1], f"{name}0", f"{name[:-1]}{'1' if name[-1] == '0' else '0'}"):
         exchange = session.get(model.result.format(id=other))
-        if exchange.status != 404:  # noqa: PLR2004 - as HTTP has it
+        if exchange.status != 404:
             raise Broken(f"the id {other}, which nobody was given, is answered with HTTP {exchange.status}")
 
 
@@ -198,10 +206,10 @@ def _both_versions(model: Model, session: Session) -> None:
                 raise Broken(f"{version} tells of {found.get('id')!r} by {found.get('model')!r}")
 
 
-_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
+_KEYS: Mapping[str, Headers] = {
     "no key": (),
     "an empty key": (("Authorization", ""),),
-    "Bearer without a key": (("Authorization", "Bearer "),),
+    "Bearer without a key": (("Authorization", "Bearer"),),
     "another scheme": (("Authorization", "Basic a2V5OmtleQ=="),),
     "a key without a scheme": (("Authorization", "0123456789abcdef"),),
     "a key in another header": (("X-API-Key", "0123456789abcdef"),),
@@ -218,50 +226,63 @@ _BODIES: Mapping[str, bytes] = {
 }
 _KEPT_TYPES = ("application/json", "application/json; charset=utf-8", "APPLICATION/JSON")
 _OTHER_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None)
-_Row = tuple[str, str, Source, str, Check]
-_OF_SUBMITS: tuple[_Row, ...] = (
-    ("the first answer", "answer", "page", "a task begins as created, by the model that was asked", _first_answer),
-    ("ids", "ids", "page", "an id names one task", _ids_differ),
-    ("urls.get", "answer", "page", "urls.get is where the result is", _poll_url),
-    ("both versions", "versions", "reading", "a task is the same one on both versions and addresses", _both_versions),
-    ("an unknown field", "unknown field", "reading", "fields that no page shows are let pass", _unknown_field),
-    ("an unknown path", "path", "reading", "there is nothing where no model is", _unknown_path),
-    ("the key goes first", "key", "reading", "without a key nothing is looked at", _key_before_body),
-    *(
-        (label, "key", "page" if label == "no key" else "reading", "a request needs a key", partial(_without_key, headers))
-        for label, headers in _KEYS.items()
-    ),
-    *(
-        (f"as {kind}", "media type", "reading", "a body is JSON, however that is written", partial(_right_media_type, kind))
-        for kind in _KEPT_TYPES
-    ),
-    *(
-        (f"a bad body as {kind}", "media type", "reading", "a body is checked, however its type is written", partial(_checked_whatever_the_type, kind))
-        for kind in _KEPT_TYPES
-    ),
-    *(
-        (f"as {kind or 'no type'}", "media type", "reading", "a body of another media type is refused", partial(_wrong_media_type, kind))
-        for kind in _OTHER_TYPES
-    ),
-    *(
-        (f"{label} as the body", "json", "page", "the body is one JSON object", partial(_malformed, body))
-        for label, body in _BODIES.items()
-    ),
-    *(
-        (f"by {method}", "method", "reading", "a task is submitted by POST", partial(_wrong_method, method))
-        for method in ("GET", "PUT", "PATCH", "DELETE")
-    ),
-)  # fmt: skip
-_OF_POLLS: tuple[_Row, ...] = (
-    *(
-        (label, "key", "page" if label == "no key" else "reading", "a result needs a key", partial(_no_key_for_result, headers))
-        for label, headers in _KEYS.items()
-    ),
-    ("a wrong key", "key", "reading", "a key that nobody was given opens nothing", _wrong_key),
-    ("an unknown id", "id", "reading", "an id that nobody was given names nothing", _unknown_id),
-    ("nearly an id", "id", "reading", "an id names one task, and no other text does", _nearly_the_id),
-    *(
-        (f"by {method}", "method", "reading", "a result is read by GET", partial(_poll_method, method))
-        for method in ("POST", "PUT", "DELETE")
-    ),
-)  # fmt: skip
+
+
+def _of_submits(model: Model) -> Iterator[Claim]:
+    if f"{model.edition}/{model.name}" in curls():
+        says = "the request that the page shows is accepted, once it is complete"
+        yield Claim(label="the page's curl", rule="example", says=says, check=_curl, source="page")
+    says = "a task begins as created, by the model that was asked"
+    yield Claim(label="the first answer", rule="answer", says=says, check=_first_answer, source="page")
+    yield Claim(label="ids", rule="ids", says="an id names one task", check=_ids_differ, source="page")
+    says = "urls.get is where the result is"
+    yield Claim(label="urls.get", rule="answer", says=says, check=_poll_url, source="page")
+    says = "a task is the same one on both versions and at both addresses"
+    yield Claim(label="both versions", rule="versions", says=says, check=_both_versions)
+    says = "fields that no page shows are let pass"
+    yield Claim(label="an unknown field", rule="unknown field", says=says, check=_unknown_field)
+    says = "there is nothing where no model is"
+    yield Claim(label="an unknown path", rule="path", says=says, check=_unknown_path)
+    says = "without a key nothing else is looked at"
+    yield Claim(label="the key goes first", rule="key", says=says, check=_key_before_body)
+    yield from _without_keys("a request needs a key", _without_key)
+    yield from _of_bodies()
+    for method in ("GET", "PUT", "PATCH", "DELETE"):
+        check = partial(_wrong_method, method)
+        yield Claim(label=f"by {method}", rule="method", says="a task is submitted by POST", check=check)
+
+
+def _without_keys(says: str, check: Callable[[Headers, Model, Session], None]) -> Iterator[Claim]:
+    for label, headers in _KEYS.items():
+        source: Source = "page" if label == "no key" else "reading"
+        yield Claim(label=label, rule="key", says=says, check=partial(check, headers), source=source)
+
+
+def _of_bodies() -> Iterator[Claim]:
+    for kind in _KEPT_TYPES:
+        says = "a body is JSON, however its media type is written"
+        yield Claim(label=f"as {kind}", rule="media type", says=says, check=partial(_right_media_type, kind))
+        says = "a body is checked, however its media type is written"
+        check = partial(_checked_whatever_the_type, kind)
+        yield Claim(label=f"a bad body as {kind}", rule="media type", says=says, check=check)
+    for other in _OTHER_TYPES:
+        says = "a body of another media type is refused"
+        check = partial(_wrong_media_type, other)
+        yield Claim(label=f"as {other or 'no type'}", rule="media type", says=says, check=check)
+    for label, body in _BODIES.items():
+        says = "the body is one JSON object"
+        check = partial(_malformed, body)
+        yield Claim(label=f"{label} as the body", rule="json", says=says, check=check, source="page")
+
+
+def _of_polls() -> Iterator[Claim]:
+    yield from _without_keys("a result needs a key", _no_key_for_result)
+    says = "a key that nobody was given opens nothing"
+    yield Claim(label="a wrong key", rule="key", says=says, check=_wrong_key)
+    says = "an id that nobody was given names nothing"
+    yield Claim(label="an unknown id", rule="id", says=says, check=_unknown_id)
+    says = "an id names one task, and no other text does"
+    yield Claim(label="nearly an id", rule="id", says=says, check=_nearly_the_id)
+    for method in ("POST", "PUT", "DELETE"):
+        check = partial(_poll_method, method)
+        yield Claim(label=f"by {method}", rule="method", says="a result is read by GET", check=check)

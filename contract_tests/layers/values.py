@@ -126,7 +126,7 @@ def _turns(low: int, high: int) -> list[int]:
     """Numbers within the range beside which a decimal digit turns, or that are near an end of it."""
     tens = {each for unit in (10, 100, 1000) for at in range(0, high + unit, unit) for each in (at - 1, at)}
     wanted = {low + 1, high - 1} | {each for each in tens if each % 100 in {0, 99} or abs(each - high) < 10}
-    wanted |= {each for each in tens if abs(each - low) < 10}  # noqa: PLR2004 - one digit
+    wanted |= {each for each in tens if abs(each - low) < 10}
     return sorted(each for each in wanted if low < each < high)
 
 
@@ -139,7 +139,7 @@ def _no_sizes(side: int) -> Iterator[tuple[str, str]]:
     yield "x between", f"{side}x{side}"
     yield "X between", f"{side}X{side}"
     yield "a comma between", f"{side},{side}"
-    yield "a multiplication sign between", f"{side}×{side}"
+    yield "a multiplication sign between", f"{side}\N{MULTIPLICATION SIGN}{side}"
     yield "a colon between", f"{side}:{side}"
     yield "two asterisks", f"{side}**{side}"
     yield "three numbers", f"{side}*{side}*{side}"

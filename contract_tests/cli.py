@@ -1,0 +1,255 @@
+"""The suite's commands: `wavemock verify`, `wavemock proxy`, `wavemock drift`."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from contract_tests.case import LAYERS
+
+_NEEDED = ("httpx", "hypothesis", "openapi_core", "rich", "schemathesis")
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+edition_option = click.option(
+    "--edition", default="current", show_default=True, help="Which published revision it has to keep."
+)
+openapi_option = click.option(
+    "--openapi", type=_FOLDER, metavar="DIR", help="Judge by the OpenAPI files in DIR too."
+)
+
+
+class _Refused(click.ClickException):
+    """One line about what is wrong, and exit code 2."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def _told_plainly(*kinds: type[Exception]) -> Iterator[None]:
+    """Turns what a person can mend into one line."""
+    try:
+        yield
+    except kinds as error:
+        raise _Refused(str(error)) from error
+
+
+def _require_extra() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise _Refused(
+            f"this needs the extra `verify` ({', '.join(missing)} missing): pip install 'wavemock[verify]'"
+        )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _address(_context: click.Context, parameter: click.Parameter, url: str) -> str:
+    if not _is_address(url):
+        raise click.BadParameter(f"{url!r} is no address; write http://HOST:PORT.", param=parameter)
+    return url.rstrip("/")
+
+
+@click.command()
+@click.argument("url", callback=_address)
+@click.option(
+    "--api-key",
+    "key",
+    envvar="WAVESPEED_API_KEY",
+    default="wavemock-verify",
+    metavar="KEY",
+    help="Key to send. [default: $WAVESPEED_API_KEY, or any]",
+)
+@edition_option
+@click.option(
+    "--only", multiple=True, metavar="MODEL", help="Look at this model only; may be repeated, may hold *."
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    type=click.Choice(LAYERS),
+    help="Run this layer only; may be repeated.",
+)
+@click.option("--case", multiple=True, metavar="ID", help="Run this case only; may be repeated, may hold *.")
+@click.option("--seed", default=0, show_default=True, help="The same seed sends the same requests.")
+@click.option(
+    "--report", type=_FOLDER, metavar="DIR", help="Write report.html, junit.xml and report.json there."
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long one answer may take.",
+)
+@click.option(
+    "--patience",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long a task may take where the target's clock cannot be moved.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Begin at most N tasks. [default: 0, or any number on this machine]",
+)
+@click.option(
+    "--pages-only", is_flag=True, help="Leave out what is only our reading where the pages are silent."
+)
+@click.option("--strict", is_flag=True, help="Take what could not be proven for broken.")
+@openapi_option
+@click.option(
+    "--table", type=_FILE, metavar="FILE", help="Use this table of fields instead of the built-in one."
+)
+@click.option("--list", "listed", is_flag=True, help="Print the ids of the cases, and send nothing.")
+def verify(report: Path | None, listed: bool, strict: bool, table: Path | None, **flags: Any) -> None:
+    """Tell whether the server at URL keeps the documented contract.
+
+    \b
+    Exit code 0: every promise that was looked at is kept. 1: one is broken.
+    2: it could not be told. What could not be proven is counted, and said.
+    """
+    _require_extra()
+    from contract_tests.document import BadDocument  # noqa: PLC0415 - `--help` need not wait for the suite's libraries
+    from contract_tests.run import BadOptions, Options, chosen, open_session  # noqa: PLC0415
+    from contract_tests.table import DOCUMENTED, BadTable  # noqa: PLC0415
+
+    options = Options(**flags, table=table or DOCUMENTED)
+    with _told_plainly(BadOptions, BadTable, BadDocument):
+        session = open_session(options)
+    with contextlib.closing(session.target):
+        with _told_plainly(BadOptions):
+            cases = chosen(session, options)
+        if listed:
+            _print("\n".join(case.id for case in cases))
+            return
+        sys.exit(_verified(session, cases, options, report, strict))
+
+
+def _verified(session: Any, cases: Any, options: Any, directory: Path | None, strict: bool) -> int:
+    from rich.console import Console  # noqa: PLC0415
+
+    from contract_tests.report.terminal import progress, show  # noqa: PLC0415
+    from contract_tests.run import examine  # noqa: PLC0415
+
+    with progress(len(cases)) as told:
+        outcome = examine(session, cases, options, told)
+    _write(outcome, directory)
+    with contextlib.suppress(BrokenPipeError):
+        show(outcome, Console(), directory)
+    code: int = outcome.exit_code
+    return 1 if strict and code == 0 and outcome.of("not proven") else code
+
+
+def _write(outcome: Any, directory: Path | None) -> None:
+    from contract_tests.report.files import write  # noqa: PLC0415
+
+    if directory is not None:
+        try:
+            write(outcome, directory)
+        except OSError as error:
+            raise _Refused(f"--report {directory}: {error.strerror or error}") from error
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text)
+        sys.stdout.flush()
+
+
+@click.command()
+@click.option(
+    "--upstream", required=True, metavar="URL", callback=_address, help="Where to pass requests on to."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8081, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port."
+)
+@edition_option
+@openapi_option
+@click.option("--record", type=_FILE, metavar="FILE", help="Write every exchange there, a line of JSON each.")
+@click.option(
+    "--report", type=_FOLDER, metavar="DIR", help="Write report.html, junit.xml and report.json there."
+)
+@click.option(
+    "--rewrite-urls/--no-rewrite-urls",
+    default=True,
+    show_default=True,
+    help="Let urls.get of answers lead through the proxy.",
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long the upstream may be silent.",
+)
+def proxy(report: Path | None, openapi: Path | None, **flags: Any) -> None:
+    """Stand between a client and a server, and judge every exchange.
+
+    \b
+    Passes everything on as it is until Ctrl-C, then reports. Point the client at it:
+      wavemock proxy --upstream https://api.wavespeed.ai --record session.jsonl
+    """
+    _require_extra()
+    from rich.console import Console  # noqa: PLC0415
+
+    from contract_tests.document import BadDocument  # noqa: PLC0415
+    from contract_tests.proxy import CannotServe, serve  # noqa: PLC0415
+    from contract_tests.recording import BadRecording  # noqa: PLC0415
+    from contract_tests.report.terminal import show  # noqa: PLC0415
+
+    def ready(url: str) -> None:
+        _print(f"wavemock proxy passes {url} on to {flags['upstream']}  (Ctrl-C stops it and reports)")
+
+    again = shlex.join(["wavemock", *sys.argv[1:]])
+    with _told_plainly(CannotServe, BadDocument, BadRecording):
+        outcome = serve(**flags, directory=openapi, ready=ready, again=again)
+    _write(outcome, report)
+    with contextlib.suppress(BrokenPipeError):
+        show(outcome, Console(), report)
+    sys.exit(outcome.exit_code)
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--all", "everything", is_flag=True, help="List what no client can notice too.")
+def drift(before: str, after: str, everything: bool) -> None:
+    """Tell what changed between two editions, OpenAPI files or folders, or one of them and a recording.
+
+    \b
+    Exit code 0: nothing that a client may notice. 1: something. 2: it could not be told.
+      wavemock drift flux-lora current
+      wavemock drift current session.jsonl
+    """
+    _require_extra()
+    from contract_tests.drift import BadSource, compare, render_table  # noqa: PLC0415
+
+    with _told_plainly(BadSource):
+        found = compare(before, after, everything=everything)
+    _print(render_table(found).rstrip("\n"))
+    sys.exit(found.exit_code)
+
+
+COMMANDS: tuple[click.Command, ...] = (verify, proxy, drift)

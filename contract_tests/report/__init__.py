@@ -1,0 +1,1 @@
+"""What a run came to, for a terminal, a browser, a CI server and a program."""
