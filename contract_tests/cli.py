@@ -1,6 +1,7 @@
 """The suite's commands: `wavemock verify`, `wavemock proxy`, `wavemock drift`."""
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import click
 
 from contract_tests.case import LAYERS
 
-_NEEDED = ("httpx", "hypothesis", "openapi_core", "rich", "schemathesis")
+_NEEDED = ("httpx", "hypothesis", "jinja2", "openapi_core", "rich", "schemathesis")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -21,7 +22,10 @@ edition_option = click.option(
     "--edition", default="current", show_default=True, help="Which published revision it has to keep."
 )
 openapi_option = click.option(
-    "--openapi", type=_FOLDER, metavar="DIR", help="Judge by the OpenAPI files in DIR too."
+    "--openapi",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Judge by the OpenAPI files in DIR too.",
 )
 
 
@@ -51,9 +55,10 @@ def _require_extra() -> None:
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+    return known and url.isprintable() and not set(url) & set(" ?#")
 
 
 def _address(_context: click.Context, parameter: click.Parameter, url: str) -> str:
@@ -145,34 +150,50 @@ def verify(report: Path | None, listed: bool, strict: bool, table: Path | None, 
 
 
 def _verified(session: Any, cases: Any, options: Any, directory: Path | None, strict: bool) -> int:
-    from rich.console import Console  # noqa: PLC0415
-
-    from contract_tests.report.terminal import progress, show  # noqa: PLC0415
+    from contract_tests.report.terminal import progress  # noqa: PLC0415
     from contract_tests.run import examine  # noqa: PLC0415
 
+    if directory is not None:
+        with _refused_report(directory):  # better now than after an hour
+            directory.mkdir(parents=True, exist_ok=True)
     with progress(len(cases)) as told:
         outcome = examine(session, cases, options, told)
-    _write(outcome, directory)
-    with contextlib.suppress(BrokenPipeError):
-        show(outcome, Console(), directory)
+    _deliver(outcome, directory)
     code: int = outcome.exit_code
     return 1 if strict and code == 0 and outcome.of("not proven") else code
 
 
-def _write(outcome: Any, directory: Path | None) -> None:
-    from contract_tests.report.files import write  # noqa: PLC0415
+@contextlib.contextmanager
+def _refused_report(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Refused(f"--report {directory}: {error.strerror or error}") from error
 
-    if directory is not None:
-        try:
-            write(outcome, directory)
-        except OSError as error:
-            raise _Refused(f"--report {directory}: {error.strerror or error}") from error
+
+def _deliver(outcome: Any, directory: Path | None) -> None:
+    """Prints a report and writes its files; what was found is told even where they cannot be written."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from contract_tests.report.files import write  # noqa: PLC0415
+    from contract_tests.report.terminal import show  # noqa: PLC0415
+
+    try:
+        if directory is not None:
+            with _refused_report(directory):
+                write(outcome, directory)
+    finally:
+        # Where nobody reads on, Rich ends the program with 1; the exit code is still that of the verdict.
+        with contextlib.suppress(SystemExit):
+            show(outcome, Console(), directory)
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    try:
         click.echo(text)
-        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or Python would say at its end that it cannot write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command()
@@ -212,12 +233,9 @@ def proxy(report: Path | None, openapi: Path | None, **flags: Any) -> None:
       wavemock proxy --upstream https://api.wavespeed.ai --record session.jsonl
     """
     _require_extra()
-    from rich.console import Console  # noqa: PLC0415
-
     from contract_tests.document import BadDocument  # noqa: PLC0415
     from contract_tests.proxy import CannotServe, serve  # noqa: PLC0415
     from contract_tests.recording import BadRecording  # noqa: PLC0415
-    from contract_tests.report.terminal import show  # noqa: PLC0415
 
     def ready(url: str) -> None:
         _print(f"wavemock proxy passes {url} on to {flags['upstream']}  (Ctrl-C stops it and reports)")
@@ -225,9 +243,7 @@ def proxy(report: Path | None, openapi: Path | None, **flags: Any) -> None:
     again = shlex.join(["wavemock", *sys.argv[1:]])
     with _told_plainly(CannotServe, BadDocument, BadRecording):
         outcome = serve(**flags, directory=openapi, ready=ready, again=again)
-    _write(outcome, report)
-    with contextlib.suppress(BrokenPipeError):
-        show(outcome, Console(), report)
+    _deliver(outcome, report)
     sys.exit(outcome.exit_code)
 
 

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 _LONG = 400
 _BASE64 = re.compile(r'"(?:data:[a-z/+.-]+;base64,)?[A-Za-z0-9+/]{160,}={0,2}"')
@@ -14,9 +15,9 @@ _SECRET = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. `path` stands below the target's address; `keyed` lets the target add the key.
+    """One request. `path` stands below the target's address, or with `rooted` at the root of its server.
 
-    `paid` says that it may begin a task, and so needs room in the budget.
+    `keyed` lets the target add the key; `paid` says that it may begin a task, and needs room in the budget.
     """
 
     method: str
@@ -24,6 +25,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     keyed: bool = True
+    rooted: bool = False
     paid: bool = False
 
 
@@ -111,6 +113,12 @@ def shown(text: bytes | None, most: int = _LONG) -> str:
     return said if len(said) <= most else f"{said[:most]}… ({len(text or b'')} bytes)"
 
 
+def origin(url: str) -> str:
+    """The server of an address, without the path below which the API stands."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def curl(request: Request, url: str) -> str:
     """The command that sends it again, with the key and other secrets taken from the environment.
 
@@ -129,4 +137,4 @@ def curl(request: Request, url: str) -> str:
     if request.body is not None:
         body = request.body.decode("utf-8", "backslashreplace")
         command += f" --data-raw {shlex.quote(body if len(body) <= 10 * _LONG else shown(request.body))}"
-    return f"{command} {shlex.quote(url + request.path)}"
+    return f"{command} {shlex.quote((origin(url) if request.rooted else url) + request.path)}"

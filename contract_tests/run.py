@@ -1,6 +1,7 @@
 """Runs the cases of the layers against a target, one after the other, and makes a report of it."""
 
 import fnmatch
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,16 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from contract_tests.case import LAYERS, Broken, Case, Finding, Report, Stopped, Unproven
 from contract_tests.document import read_document
+from contract_tests.exchange import Exchange
 from contract_tests.judges import appoint
 from contract_tests.layers import boundary, defaults, generated, judging, lifecycle, machine, protocol, raw
+from contract_tests.report.words import ELIDED
 from contract_tests.session import Session
-from contract_tests.table import DOCUMENTED, Model, read_models
+from contract_tests.table import DOCUMENTED, Model, read_models, read_results
 from contract_tests.target import Manners, Target, is_local
 
 _KEPT = 3
 _KIND_RATE = 5.0
+_KEY = re.compile("[!-~]+")
+_SHORTEST_KEY = 6  # a shorter one stands in any text by chance
+_INTERRUPTED = "it was interrupted"
 
 CASES: Mapping[str, Callable[[Session], Iterator[Case]]] = {
     "boundary": boundary.cases,
@@ -65,19 +73,31 @@ def open_session(options: Options) -> Session:
     Raises BadOptions, BadTable or BadDocument where the options make no sense.
     """
     document = read_document(options.edition, options.openapi)
-    models = tuple(each for each in read_models(options.edition, options.table) if _wanted(each, options))
-    if not models:
-        raise BadOptions(f"no model of the edition {options.edition} is called {' or '.join(options.only)}")
+    models = read_models(options.edition, options.table)
+    for only in options.only:
+        if not any(_called(model, only) for model in models):
+            raise BadOptions(f"no model of the edition {options.edition} is called {only}")
+    if not _KEY.fullmatch(options.key):
+        raise BadOptions("the key has to be of printing ASCII characters, without spaces")
     local = options.app is not None or is_local(options.url)
     manners = Manners(
         budget=options.budget if options.budget is not None or local else 0,
         seconds=options.seconds,
         rate=None if local else _KIND_RATE,
     )
-    target = Target(url=options.url, key=options.key, manners=manners, app=options.app)
+    try:
+        target = Target(url=options.url, key=options.key, manners=manners, app=options.app)
+    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+        # The address, a proxy of the environment or the certificates are not what httpx takes.
+        raise BadOptions(f"cannot be spoken to: {error}") from error
     return Session(
         target=target,
-        models=models,
+        models=tuple(
+            model
+            for model in models
+            if not options.only or any(_called(model, only) for only in options.only)
+        ),
+        results=read_results(options.edition, options.table),
         judges=appoint(document),
         document=document,
         seed=options.seed,
@@ -85,15 +105,15 @@ def open_session(options: Options) -> Session:
     )
 
 
-def _wanted(model: Model, options: Options) -> bool:
+def _called(model: Model, pattern: str) -> bool:
     names = (model.name, str(model), f"{model.vendor}/{model.name}")
-    return not options.only or any(fnmatch.fnmatch(name, only) for name in names for only in options.only)
+    return any(fnmatch.fnmatch(name, pattern) for name in names)
 
 
 def chosen(session: Session, options: Options) -> list[Case]:
     """The cases that the options ask for, in the order in which they run.
 
-    Raises BadOptions where there are none.
+    Raises BadOptions where there are none, or none of a name that is asked for.
     """
     layers = options.layers or _usual_layers(options)
     everything = [
@@ -108,12 +128,13 @@ def chosen(session: Session, options: Options) -> list[Case]:
         for case in everything
         if case.layer in layers and (not options.case or any(_matches(case, each) for each in options.case))
     ]
+    for each in options.case:
+        if not any(_matches(case, each) for case in found):
+            raise BadOptions(f"there is no case {each}")
     if found and all(case.layer == "judges" for case in found):
         return everything  # there is something to judge only when others have sent it
     if not found:
-        raise BadOptions(
-            f"there is no case {' or '.join(options.case)}" if options.case else "there are no cases"
-        )
+        raise BadOptions("there are no cases")
     return found
 
 
@@ -145,27 +166,27 @@ def examine(
     options: Options,
     told: Callable[[Finding], None] = lambda _: None,
 ) -> Report:
-    """Runs the cases; after the target has gone, the rest is not proven."""
+    """Runs the cases; after the target has gone, or somebody pressed Ctrl-C, the rest is not proven."""
     began = time.perf_counter()
     stopped = ""
     findings = []
     try:
         session.target.greet()
-    except Stopped as error:
-        stopped = str(error)
+    except (Stopped, KeyboardInterrupt) as error:
+        stopped = _reason(error, options)
     for case in cases:
         if stopped:
             finding = Finding(case=case, verdict="not proven", message=stopped)
         else:
             try:
                 finding = find(session, case)
-            except Stopped as error:
-                stopped = str(error)
+            except (Stopped, KeyboardInterrupt) as error:
+                stopped = _reason(error, options)
                 finding = Finding(
                     case=case,
                     verdict="not proven",
                     message=stopped,
-                    exchanges=tuple(session.exchanges[-_KEPT:]),
+                    exchanges=tuple(_discreet(each, options.key) for each in session.exchanges[-_KEPT:]),
                 )
         findings.append(finding)
         told(finding)
@@ -179,6 +200,23 @@ def examine(
         begun=session.target.begun,
         seconds=time.perf_counter() - began,
         again=command(options),
+    )
+
+
+def _reason(error: Stopped | KeyboardInterrupt, options: Options) -> str:
+    return _without(options.key, str(error)) if isinstance(error, Stopped) else _INTERRUPTED
+
+
+def _without(key: str, text: str) -> str:
+    return text.replace(key, ELIDED) if len(key) >= _SHORTEST_KEY else text
+
+
+def _discreet(exchange: Exchange, key: str) -> Exchange:
+    """The exchange without the key, which a target may have sent back."""
+    return replace(
+        exchange,
+        headers=tuple((name, _without(key, value)) for name, value in exchange.headers),
+        body=_without(key, exchange.body.decode("latin-1")).encode("latin-1"),
     )
 
 
@@ -198,7 +236,13 @@ def find(session: Session, case: Case) -> Finding:
     exchanges = session.exchanges[-_KEPT:]
     if telling is not None:
         exchanges = [each for each in exchanges if each is not telling] + [telling]
-    return replace(finding, exchanges=tuple(exchanges), seconds=time.perf_counter() - began)
+    key = session.target.key
+    return replace(
+        finding,
+        message=_without(key, finding.message),
+        exchanges=tuple(_discreet(each, key) for each in exchanges),
+        seconds=time.perf_counter() - began,
+    )
 
 
 def command(options: Options) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from contract_tests import laws
 from contract_tests.case import Broken, Unproven
-from contract_tests.exchange import Exchange, Request
+from contract_tests.exchange import Exchange, Request, origin
 from contract_tests.judges import Judges, Remark
-from contract_tests.table import Model
+from contract_tests.table import Field, Model
 from contract_tests.target import Target
 
 JSON = ("Content-Type", "application/json")
@@ -33,6 +33,7 @@ class Session:
     models: tuple[Model, ...]
     judges: Judges
     document: Mapping[str, Any]
+    results: tuple[Field, ...] = ()
     seed: int = 0
     patience: float = 120.0
     exchanges: list[Exchange] = field(default_factory=list)
@@ -80,6 +81,16 @@ class Session:
     def get(self, path: str, **more: Any) -> Exchange:
         """Reads something."""
         return self.send(Request(method="GET", path=path, **more))
+
+    def follow(self, url: str) -> Exchange:
+        """Reads what an address in an answer leads to. Raises Unproven where that is not on the target."""
+        target = self.target.url
+        if url.startswith(f"{target}/"):
+            return self.get(url.removeprefix(target))
+        server = origin(target)
+        if not url.startswith(f"{server}/"):
+            raise Unproven(f"{url[:200]} is not on the target")
+        return self.get(url.removeprefix(server), rooted=True)
 
     def post(self, model: Model, body: Any, *, accepted: bool) -> Exchange:
         """Submits a body. `accepted` is whether it ought to be, and so may begin a task."""
@@ -135,7 +146,8 @@ class Session:
         text = None if body is None else json.dumps(body).encode()
         headers = () if body is None else (JSON,)
         method = "GET" if body is None else "POST"
-        return self.send(Request(method=method, path=f"/_mock{path}", headers=headers, body=text)).data
+        request = Request(method=method, path=f"/_mock{path}", headers=headers, body=text, rooted=True)
+        return self.send(request).data
 
     @property
     def has_control(self) -> bool:

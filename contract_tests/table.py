@@ -96,27 +96,15 @@ def read_models(edition: str, table: Path = DOCUMENTED) -> tuple[Model, ...]:
 
     Raises BadTable where the file is no such table or knows no such edition.
     """
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadTable(f"{table}: cannot be read: {error}") from error
-    names = [name.replace(" ", "_") for name in rows[0]] if rows else []
-    if names != _COLUMNS:
-        raise BadTable(f"{table}:1: the columns have to be {', '.join(_COLUMNS)}")
-    found: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
-    editions = []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(_COLUMNS):
-            raise BadTable(f"{table}:{number}: has {len(row)} columns instead of {len(_COLUMNS)}")
-        each = dict(zip(_COLUMNS, row, strict=True))
-        editions.append(each["edition"])
-        if each["edition"] == edition and _MODEL.fullmatch(each["path"]):
-            found.setdefault(each["path"], []).append((number, each))
-    if not found:
-        known = ", ".join(dict.fromkeys(editions))
+    paths: dict[str, list[_Row]] = {}
+    rows = _read(table)
+    for row in rows:
+        if row.cells["edition"] == edition and _MODEL.fullmatch(row.cells["path"]):
+            paths.setdefault(row.cells["path"], []).append(row)
+    if not paths:
+        known = ", ".join(dict.fromkeys(row.cells["edition"] for row in rows))
         raise BadTable(f"{table}: has no edition {edition!r}; there are: {known or 'none'}")
-    shown = tuple(_model(table, path, each) for path, each in found.items())
+    shown = tuple(_model(table, path, each) for path, each in paths.items())
     others = {"v2": "v3", "v3": "v2"}
     return shown + tuple(
         replace(each, version=others[each.version], documented=False)
@@ -125,22 +113,51 @@ def read_models(edition: str, table: Path = DOCUMENTED) -> tuple[Model, ...]:
     )
 
 
-def _model(table: Path, path: str, rows: Iterable[tuple[int, Mapping[str, str]]]) -> Model:
+def read_results(edition: str, table: Path = DOCUMENTED) -> tuple[Field, ...]:
+    """The fields of a result, as the pages of an edition document them. Raises BadTable."""
+    fields = {
+        row.cells["field"]: _field(table, row)
+        for row in _read(table)
+        if (row.cells["edition"], row.cells["part"]) == (edition, "response")
+        and not _MODEL.fullmatch(row.cells["path"])
+    }
+    return tuple(fields.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    line: int
+    cells: Mapping[str, str]
+
+
+def _read(table: Path) -> list[_Row]:
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadTable(f"{table}: cannot be read: {error}") from error
+    if not rows or [name.replace(" ", "_") for name in rows[0]] != _COLUMNS:
+        raise BadTable(f"{table}:1: the columns have to be {', '.join(_COLUMNS)}")
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != len(_COLUMNS):
+            raise BadTable(f"{table}:{line}: has {len(row)} columns instead of {len(_COLUMNS)}")
+    return [
+        _Row(line=line, cells=dict(zip(_COLUMNS, row, strict=True)))
+        for line, row in enumerate(rows[1:], start=2)
+    ]
+
+
+def _model(table: Path, path: str, rows: Iterable[_Row]) -> Model:
     parts: dict[str, list[Field]] = {"request": [], "response": []}
-    rows = list(rows)
-    for number, row in rows:
-        if row["part"] not in parts:
-            raise BadTable(f"{table}:{number}: part is {row['part']!r}, not request or response")
-        try:
-            parts[row["part"]].append(_field(row))
-        except (ValueError, ArithmeticError) as error:
-            raise BadTable(f"{table}:{number}: {row['field']}: {error}") from error
+    for row in rows:
+        if row.cells["part"] not in parts:
+            raise BadTable(f"{table}:{row.line}: part is {row.cells['part']!r}, not request or response")
+        parts[row.cells["part"]].append(_field(table, row))
     match = _MODEL.fullmatch(path)
     assert match is not None  # the caller chose the rows by it  # noqa: S101
-    first = rows[0][1]
     return Model(
-        page=first["page"],
-        edition=first["edition"],
+        page=row.cells["page"],
+        edition=row.cells["edition"],
         documented=True,
         request=tuple(parts["request"]),
         response=tuple(parts["response"]),
@@ -159,22 +176,26 @@ _KINDS: Mapping[str, Kind] = {
 }
 
 
-def _field(row: Mapping[str, str]) -> Field:
-    outer, _, inner = row["type"].partition(" of ")
+def _field(table: Path, row: _Row) -> Field:
+    cells = row.cells
+    outer, _, inner = cells["type"].partition(" of ")
     if outer not in _KINDS or (inner and inner not in _KINDS):
-        raise ValueError(f"{row['type']!r} is no type; there are {', '.join(_KINDS)}")
+        raise BadTable(f"{table}:{row.line}: {cells['type']!r} is no type; there are {', '.join(_KINDS)}")
     kind = _KINDS[outer]
-    return Field(
-        name=row["field"],
-        kind=kind,
-        items=_KINDS[inner] if inner else None,
-        required=row["required"] == "yes",
-        default=_default(row["default"], kind),
-        minimum=None if row["min"] == _NONE else Decimal(row["min"]),
-        maximum=None if row["max"] == _NONE else Decimal(row["max"]),
-        max_items=None if row["max_items"] == _NONE else int(row["max_items"]),
-        note=row["note"],
-    )
+    try:
+        return Field(
+            name=cells["field"],
+            kind=kind,
+            items=_KINDS[inner] if inner else None,
+            required=cells["required"] == "yes",
+            default=_default(cells["default"], kind),
+            minimum=None if cells["min"] == _NONE else Decimal(cells["min"]),
+            maximum=None if cells["max"] == _NONE else Decimal(cells["max"]),
+            max_items=None if cells["max_items"] == _NONE else int(cells["max_items"]),
+            note=cells["note"],
+        )
+    except (ValueError, ArithmeticError) as error:
+        raise BadTable(f"{table}:{row.line}: {cells['field']}: is no row of numbers: {error}") from error
 
 
 def _default(printed: str, kind: Kind) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,16 +19,21 @@ _AGENT = "wavemock-verify"
 _TRIES = 4
 _LONGEST_WAIT = 60.0
 _MOST_SILENCES = 5
+_MOST_BUSY = 3
 _PAUSES = (0.2, 1.0, 3.0)
 _PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
-_BUSY = (429, 503)
 _KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
 
 
 def is_local(url: str) -> bool:
     """Whether the address is this machine's own, by its name."""
     host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.endswith(".localhost") or host.startswith("127.")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +53,8 @@ class Manners:
 class Target:
     """A server under test: an address, or with `app` an ASGI application in this process.
 
-    Its methods raise Broken for a request without an answer, Unproven for one that the budget does not allow,
-    and Stopped where the target is gone, or refuses the key.
+    Its methods raise Broken for a request without an answer, Unproven for one that the budget does not allow
+    or that the target is too busy for, and Stopped where it is gone, stays busy, or refuses the key.
     """
 
     def __init__(self, *, url: str, key: str, manners: Manners, app: Any = None) -> None:
@@ -59,8 +65,9 @@ class Target:
         self.sent = 0
         self.begun = 0
         self._silences = 0
+        self._busy = 0
         self._next = 0.0
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()  # it ends what is under way when somebody presses Ctrl-C
         self._base = httpx.URL(self.url)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False) if app is not None else None
         self._http = httpx.AsyncClient(
@@ -73,21 +80,20 @@ class Target:
 
     def close(self) -> None:
         """Lets go of connections."""
-        self._loop.run_until_complete(self._http.aclose())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+        self._runner.run(self._http.aclose())
+        self._runner.close()
 
     def send(self, request: Request) -> Exchange:
         """The answer to a request."""
         self._hold_back(request)
         try:
-            exchange = self._loop.run_until_complete(self._patiently(request))
+            exchange = self._runner.run(self._patiently(request))
         except Silence as silence:
             self._silences += 1
             self._look_for_life(str(silence))
             raise Broken(str(silence)) from silence
         self._silences = 0
+        self._look_for_room(exchange)
         if exchange.accepted and request.method == "POST" and not request.path.startswith("/_mock/"):
             self.begun += 1
         if exchange.status in {401, 403} and request.keyed:
@@ -96,7 +102,7 @@ class Target:
 
     def sleep(self, seconds: float) -> None:
         """Lets time pass."""
-        self._loop.run_until_complete(self._wait(seconds))
+        self._runner.run(self._wait(seconds))
 
     def greet(self) -> Exchange:
         """The first exchange with a target: a result that nobody asked for.
@@ -104,11 +110,13 @@ class Target:
         Raises Stopped where there is no answer, or none that a client with this key could use.
         """
         try:
-            exchange = self._loop.run_until_complete(self._patiently(_PROBE))
+            exchange = self._runner.run(self._patiently(_PROBE))
         except Silence as silence:
             raise Stopped(f"{self.url} {silence}") from silence
         if exchange.status in {401, 403}:
             raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
+        if _is_busy(exchange):
+            raise Stopped(f"{self.url} is too busy: HTTP {exchange.status}")
         return exchange
 
     def _hold_back(self, request: Request) -> None:
@@ -125,29 +133,23 @@ class Target:
         for attempt in range(_TRIES):
             await self._pace()
             exchange = await self._once(request)
-            wanted = exchange.header("retry-after")
-            if exchange.status not in _BUSY or (exchange.status != _BUSY[0] and not wanted):
+            if not _is_busy(exchange):
                 break
             if attempt < _TRIES - 1:
-                await self._wait(min(_seconds(wanted, otherwise=2.0**attempt), _LONGEST_WAIT))
+                wanted = _seconds(exchange.header("retry-after"), otherwise=2.0**attempt)
+                await self._wait(min(wanted, _LONGEST_WAIT))
         return exchange
 
     async def _once(self, request: Request) -> Exchange:
         began = time.perf_counter()
         self.sent += 1
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
-        if request.keyed:
-            headers.append((b"Authorization", f"Bearer {self.key}".encode()))
-        path = self._base.raw_path.rstrip(b"/") + request.path.encode("latin-1")
-        made = self._http.build_request(
-            request.method, self._base.copy_with(raw_path=path), headers=headers, content=request.body
-        )
         seconds = self.manners.seconds
         try:
+            made = self._made(request)
             async with asyncio.timeout(seconds):
                 answer = await self._http.send(made, stream=True)
                 try:
-                    body = b""
+                    body = bytearray()
                     async for piece in answer.aiter_raw():
                         body += piece
                         if len(body) > LARGEST:
@@ -156,7 +158,9 @@ class Target:
                     await answer.aclose()
         except TimeoutError as error:
             raise Silence(f"gave no complete answer within {seconds:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except (UnicodeError, httpx.InvalidURL) as error:
+            raise Silence(f"gave an address that nothing can be sent to: {request.path[:200]!r}") from error
+        except (httpx.HTTPError, httpx.StreamError) as error:
             raise Silence(_why(error)) from error
         return Exchange(
             request=request,
@@ -165,9 +169,18 @@ class Target:
                 (name.decode("latin-1").lower(), value.decode("latin-1"))
                 for name, value in answer.headers.raw
             ),
-            body=body,
+            body=bytes(body),
             seconds=time.perf_counter() - began,
         )
+
+    def _made(self, request: Request) -> httpx.Request:
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+        if request.keyed:
+            headers.append((b"Authorization", f"Bearer {self.key}".encode()))
+        prefix = b"" if request.rooted else self._base.raw_path.rstrip(b"/")
+        path = prefix + request.path.encode("latin-1")
+        url = self._base.copy_with(raw_path=path)
+        return self._http.build_request(request.method, url, headers=headers, content=request.body)
 
     async def _pace(self) -> None:
         if self.manners.rate is None:
@@ -186,18 +199,29 @@ class Target:
             raise Stopped(f"{self.url} {silence}, for the {_MOST_SILENCES}th time in a row")
         for pause in _PAUSES:
             with contextlib.suppress(Silence):
-                self._loop.run_until_complete(self._once(_PROBE))
+                self._runner.run(self._once(_PROBE))
                 return
             self.sleep(pause)
         raise Stopped(f"{self.url} does not answer any more: it {silence}")
 
+    def _look_for_room(self, exchange: Exchange) -> None:
+        """Raises Unproven where the target is too busy to answer, Stopped where it stays so."""
+        if not _is_busy(exchange):
+            self._busy = 0
+            return
+        self._busy += 1
+        said = f"is too busy: HTTP {exchange.status}"
+        if self._busy >= _MOST_BUSY:
+            raise Stopped(f"{self.url} {said}, {_MOST_BUSY} requests in a row")
+        raise Unproven(f"the target {said}")
+
     def _look_for_entry(self, exchange: Exchange) -> None:
         """Raises Stopped where it is not the request that is refused but whoever sends it."""
         try:
-            probe = self._loop.run_until_complete(self._patiently(_PROBE))
+            probe = self._runner.run(self._patiently(_PROBE))
         except Silence as silence:
             raise Stopped(f"{self.url} {silence}") from silence
-        if probe.status == exchange.status:
+        if probe.status in {401, 403}:
             raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}")
 
 
@@ -209,11 +233,18 @@ def _why(error: Exception) -> str:
     said = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError):
         return f"cannot be reached: {said}"
+    if isinstance(error, httpx.RemoteProtocolError) and "disconnected without" in said:
+        return "closed the connection without an answer in HTTP"
     if isinstance(error, httpx.RemoteProtocolError):
         return f"does not answer in HTTP: {said}"
     if isinstance(error, httpx.ReadError | httpx.WriteError):
         return "reset the connection instead of answering"
     return f"cannot be spoken to: {said}"
+
+
+def _is_busy(exchange: Exchange) -> bool:
+    """Whether it asks for another time; 503 does so only where it says when."""
+    return exchange.status == 429 or (exchange.status == 503 and bool(exchange.header("retry-after")))
 
 
 def _seconds(text: str, *, otherwise: float) -> float:

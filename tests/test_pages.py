@@ -1,8 +1,8 @@
-"""What the five pages say, typed by hand from the pages alone, against the contracts that are served."""
+"""The suite's table of what the five pages say, typed by hand from them, against the contracts served."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -12,96 +12,10 @@ from openapi_schema_validator import OAS30Validator, oas30_format_checker
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from conftest import Client, MakeClient
+from contract_tests.layers.protocol import curls
+from contract_tests.table import Field, read_models, read_results
 from mock_server.catalog import Contract, Edition, load_catalog
 
-# The older page has one table for two families: 28 steps of 1 to 50 for dev, 4 of 1 to 8 for the other.
-OLDER = """
-        prompt                                string   no   ""         -
-        image                                 string   no   ""         -
-        strength                              float    no   0.6        0.0~1.0
-        size                                  string   no   1024*1024  512~1536-per-dimension
-        num_inference_steps                   integer  no   {}
-        guidance_scale                        float    no   5.0        0.0~10.0
-        num_images                            integer  no   1          1~4
-        seed                                  integer  no   -1         -1~9999999999
-        loras                                 array    no   []         5-items
-        loras[].path                          string   yes  -          -
-        loras[].scale                         integer  yes  -          0~4
-        enable_safety_checker                 boolean  no   true       -
-"""
-# One block per table of request parameters: field, type, required, default, range. `sample` stands where a
-# page prints a sample text as the default of a required field.
-REQUEST = {
-    "current/flux-dev-lora": """
-        prompt                                string   yes  sample     -
-        image                                 string   no   -          -
-        mask_image                            string   no   -          -
-        strength                              number   no   0.8        0.00~1.00
-        loras                                 array    no   []         5-items
-        loras[].path                          string   yes  -          -
-        loras[].scale                         float    yes  -          0.0~4.0
-        size                                  string   no   1024*1024  512~1536-per-dimension
-        num_inference_steps                   integer  no   28         1~50
-        guidance_scale                        number   no   3.5        0.0~10.0
-        num_images                            integer  no   1          1~4
-        seed                                  integer  no   -1         -1~9999999999
-        enable_base64_output                  boolean  no   true       -
-        enable_safety_checker                 boolean  no   true       -
-    """,
-    "current/flux-schnell-lora": """
-        prompt                                string   yes  sample     -
-        image                                 string   no   -          -
-        mask_image                            string   no   -          -
-        strength                              number   no   0.8        0.00~1.00
-        loras                                 array    no   []         5-items
-        loras[].path                          string   yes  -          -
-        loras[].scale                         float    yes  -          0.0~4.0
-        size                                  string   no   1024*1024  512~1536-per-dimension
-        num_inference_steps                   integer  no   4          1~8
-        guidance_scale                        number   no   3.5        0.0~10.0
-        num_images                            integer  no   1          1~4
-        seed                                  integer  no   -1         -1~9999999999
-        enable_base64_output                  boolean  no   false      -
-        enable_safety_checker                 boolean  no   true       -
-    """,
-    "current/flux-dev-lora-trainer": """
-        images_data_url                       string   yes  -          -
-        trigger_word                          string   no   -          -
-        create_masks                          boolean  no   true       -
-        steps                                 integer  no   1000       1~10000
-        is_style                              boolean  no   false      -
-        is_input_format_already_preprocessed  boolean  no   false      -
-        data_archive_format                   string   no   -          -
-    """,
-    "current/flux-dev-lora-trainer-turbo": """
-        data                                  string   yes  -          -
-        trigger_word                          string   no   p3r5on     -
-        steps                                 integer  no   1000       1000~10000
-        learning_rate                         number   no   0.0004     0.00000~1.00000
-        lora_rank                             integer  no   16         1~64
-    """,
-    "flux-lora/flux-dev-lora": OLDER.format("28 1~50"),
-    "flux-lora/flux-schnell-lora": OLDER.format("4 1~8"),
-}
-# The tables of response parameters, which the four newer pages have in common.
-_RESPONSE = """
-    code                    integer
-    message                 string
-    data                    object
-    data.id                 string
-    data.model              string
-    data.outputs            array-of-string
-    data.urls               object
-    data.urls.get           string
-    data.has_nsfw_contents  array-of-boolean
-    data.status             string
-    data.created_at         string
-    data.error              string
-"""
-RESPONSE = {
-    "current": _RESPONSE + "data.timings object\n data.timings.inference integer",
-    "flux-lora": _RESPONSE + "data.executionTime integer",
-}
 # The sample prompts by the first half of their SHA-256, and which version each page's curl posts to.
 SAMPLES = {"flux-dev-lora": "ba74c15a5bd235a1", "flux-schnell-lora": "3b0d037c42171930"}
 SHOWN = {
@@ -111,40 +25,6 @@ SHOWN = {
     "current/flux-dev-lora-trainer-turbo": "v3",
     "flux-lora/flux-dev-lora": "v2",
     "flux-lora/flux-schnell-lora": "v2",
-}
-# What each page's curl sends, with a prompt in our words, and the field that it lacks.
-CURLS = {
-    "current/flux-dev-lora": (
-        """{"prompt": "A gift box in the snow", "image": "", "strength": 0.8,
-            "loras": [{"path": "linoyts/yarn_art_Flux_LoRA", "scale": 1}], "size": "1024*1024",
-            "num_inference_steps": 28, "guidance_scale": 3.5, "num_images": 1, "seed": -1,
-            "enable_base64_output": true, "enable_safety_checker": true}""",
-        "",
-    ),
-    "current/flux-schnell-lora": (
-        """{"prompt": "Somebody in a cafe, 4k  [be4u7y]", "image": "", "strength": 0.8,
-            "loras": [{"path": "Octree/flux-schnell-lora", "scale": 1}], "size": "1024*1024",
-            "num_inference_steps": 4, "guidance_scale": 3.5, "num_images": 1, "seed": -1,
-            "enable_base64_output": false, "enable_safety_checker": true}""",
-        "",
-    ),
-    "current/flux-dev-lora-trainer": (
-        """{"create_masks": true, "steps": 1000, "is_style": false,
-            "is_input_format_already_preprocessed": false}""",
-        "images_data_url",
-    ),
-    "current/flux-dev-lora-trainer-turbo": (
-        """{"trigger_word": "p3r5on", "steps": 1000, "learning_rate": 0.0004, "lora_rank": 16}""",
-        "data",
-    ),
-    "flux-lora/flux-dev-lora": (
-        """{"prompt": "A lake between mountains", "image": "https://example.com/input_image.jpg",
-            "strength": 0.6, "size": "1024*1024", "num_inference_steps": 28, "guidance_scale": 5.0,
-            "num_images": 1, "seed": -1,
-            "loras": [{"path": "davanstrien/nasa_concept_art-flux-lora", "scale": 1}],
-            "enable_safety_checker": true}""",
-        "",
-    ),
 }
 SUBMIT = {"200", "400", "401", "405", "408", "413", "415", "500", "503"}
 RESULT = {"200", "401", "404", "405", "500", "503"}
@@ -160,32 +40,36 @@ class Row:
     limits: Mapping[str, Any]
 
 
-def typed(line: str) -> Row:
-    """The row that a line of REQUEST means."""
-    field, kind, required, default, span = line.split()
+def number(printed: Decimal) -> int | float:
+    return int(printed) if printed == printed.to_integral() else float(printed)
+
+
+def as_row(field: Field) -> Row:
+    """The row that a field of the table means."""
     limits: dict[str, Any] = {}
-    if default not in {"-", "sample"}:
-        limits["default"] = default if default in {"1024*1024", "p3r5on"} else json.loads(default)
-    if span.endswith("-items"):
-        limits["maxItems"] = int(span.removesuffix("-items"))
-    elif span != "-":
-        low, high = span.removesuffix("-per-dimension").split("~")
-        bounds = {"minimum": json.loads(low), "maximum": json.loads(high)}
-        limits |= {"x-dimensions": bounds} if span.endswith("-per-dimension") else bounds
-    kind = {"float": "number"}.get(kind, kind)
-    return Row(field=field, type=kind, required=required == "yes", limits=limits)
+    if field.default is not None:
+        limits["default"] = field.default
+    if field.max_items is not None:
+        limits["maxItems"] = field.max_items
+    if field.minimum is not None and field.maximum is not None:
+        bounds = {"minimum": number(field.minimum), "maximum": number(field.maximum)}
+        limits |= {"x-dimensions": bounds} if field.is_size else bounds
+    return Row(field=field.name, type=field.kind, required=field.required, limits=limits)
 
 
-ROWS = {
-    f"{page}/{line.split()[0]}": typed(line)
-    for page, block in REQUEST.items()
-    for line in block.strip().split("\n")
+PAGES = {
+    f"{model.edition}/{model.name}": model
+    for edition in ("current", "flux-lora")
+    for model in read_models(edition)
+    if model.documented
 }
+ROWS = {f"{page}/{each.name}": as_row(each) for page, model in PAGES.items() for each in model.request}
 ANSWERS = {
-    f"{edition}/{line.split()[0]}": line.split()[1]
-    for edition, block in RESPONSE.items()
-    for line in block.strip().split("\n")
+    f"{model.edition}/{each.name}": each.kind + (f"-of-{each.items}" if each.items else "")
+    for model in PAGES.values()
+    for each in (*model.response, *read_results(model.edition))
 }
+EDITIONS = ["current", "flux-lora"]
 
 
 @cache
@@ -269,7 +153,7 @@ def test_a_row_of_a_page_is_in_the_contract_exactly_so(name: str) -> None:
     assert found == [ROWS[name]] * 2
 
 
-@pytest.mark.parametrize("page", REQUEST)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_field_of_a_contract_is_a_row_of_its_page(page: str) -> None:
     fields = {f"{page}/{row.field}" for each in contracts(page) for row in served(each.schema)}
     assert fields == {name for name in ROWS if name.startswith(f"{page}/")}
@@ -283,7 +167,7 @@ def test_a_field_of_an_answer_is_always_there_in_every_operation(name: str) -> N
         assert found == [(field, ANSWERS[name], True, False)]
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_every_field_of_an_answer_is_a_row_or_the_platforms(edition: str) -> None:
     rows = {name for name in ANSWERS if name.startswith(f"{edition}/")}
     for operation in operations(edition).values():
@@ -291,7 +175,7 @@ def test_every_field_of_an_answer_is_a_row_or_the_platforms(edition: str) -> Non
         assert {f"{edition}/{name}" for name, _, _, platform in fields if not platform} == rows
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_a_status_is_one_of_the_four_that_the_pages_name(edition: str) -> None:
     for operation in operations(edition).values():
         data = body_schema(operation)["properties"]["data"]
@@ -304,10 +188,10 @@ def test_there_is_no_model_without_a_page() -> None:
         for edition in editions().values()
         for each in edition.contracts.values()
     }
-    assert models == set(REQUEST)
+    assert models == set(PAGES)
 
 
-@pytest.mark.parametrize("page", REQUEST)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_model_answers_on_both_versions_alike(page: str) -> None:
     old, new = sorted(contracts(page), key=lambda each: each.version)
     assert (old.version, new.version, old.schema) == ("v2", "v3", new.schema)
@@ -325,26 +209,26 @@ def test_the_sample_prompt_is_an_example(model: str) -> None:
         assert sha256(sample.encode()).hexdigest().startswith(SAMPLES[model])
 
 
-@pytest.mark.parametrize("page", CURLS)
+@pytest.mark.parametrize("page", curls())
 def test_the_curl_of_a_page_is_accepted_once_it_is_complete(client: Client, page: str) -> None:
-    body, lacking = CURLS[page]
-    complete = json.loads(body) | ({lacking: "https://example.com/images.zip"} if lacking else {})
+    curl = curls()[page]
+    complete = {**curl["body"], **dict.fromkeys(curl["lacks"], "https://example.com/images.zip")}
     answer = client.post(address(page), complete)
     assert (answer.status_code, "X-Mock-Unknown-Fields" in answer.headers) == (200, False), answer.text
 
 
-@pytest.mark.parametrize("page", [page for page, (_, lacking) in CURLS.items() if lacking])
+@pytest.mark.parametrize("page", [page for page, curl in curls().items() if curl["lacks"]])
 def test_the_curl_of_a_trainers_page_is_refused_for_the_archive_it_lacks(client: Client, page: str) -> None:
-    body, lacking = CURLS[page]
-    assert pointers(client, address(page), json.loads(body)) == [f"/{lacking}"]
+    curl = curls()[page]
+    assert pointers(client, address(page), curl["body"]) == [f"/{name}" for name in curl["lacks"]]
 
 
 def test_the_turbo_curl_is_refused_where_its_page_sends_it_even_when_complete(client: Client) -> None:
-    body = json.loads(CURLS["current/flux-dev-lora-trainer-turbo"][0]) | {"data": "https://example.com/a.zip"}
+    body = curls()["current/flux-dev-lora-trainer-turbo"]["body"] | {"data": "https://example.com/a.zip"}
     assert pointers(client, "/api/v3/wavespeed-ai/flux-dev-lora-trainer", body) == ["/images_data_url"]
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_every_operation_declares_what_it_can_answer(edition: str) -> None:
     for name, operation in operations(edition).items():
         assert set(operation["responses"]) == (SUBMIT if name.startswith("submit") else RESULT), name
@@ -378,7 +262,7 @@ def test_an_answer_is_what_the_operation_declares(
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_the_links_of_every_submit_lead_to_all_operations_that_tell_results(edition: str) -> None:
     results = {name: each for name, each in operations(edition).items() if not name.startswith("submit")}
     for links in (each["responses"]["200"]["links"].values() for each in submits(edition)):
@@ -388,7 +272,7 @@ def test_the_links_of_every_submit_lead_to_all_operations_that_tell_results(edit
             assert [each["name"] for each in results[link["operationId"]]["parameters"]] == ["id"]
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_every_link_of_a_submit_can_be_followed(client: Client, edition: str) -> None:
     known = operations(edition)
     for submit in submits(edition):
@@ -399,7 +283,7 @@ def test_every_link_of_a_submit_can_be_followed(client: Client, edition: str) ->
             assert client.get(f"/editions/{edition}{path}").json()["data"] == data
 
 
-@pytest.mark.parametrize("edition", RESPONSE)
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_the_merged_document_is_openapi_for_others_too(edition: str) -> None:
     OpenAPIV30SpecValidator(dict(editions()[edition].document)).validate()
 

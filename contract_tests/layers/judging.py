@@ -63,9 +63,10 @@ def _subjects(session: Session) -> Iterator[Subject]:
     for model in session.models:
         yield Subject(name=str(model), documented=model.documented, response=model.response, submits=True)
     for version in sorted({model.version for model in session.models}):
-        shown = [model for model in session.models if model.version == version and model.documented]
-        response = (shown or session.models)[0].response
-        yield Subject(name=f"{version}/predictions", documented=bool(shown), response=response, submits=False)
+        shown = any(model.documented for model in session.models if model.version == version)
+        yield Subject(
+            name=f"{version}/predictions", documented=shown, response=session.results, submits=False
+        )
 
 
 def _of_judges(subject: Subject) -> Iterator[Case]:

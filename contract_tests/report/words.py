@@ -95,7 +95,7 @@ def story(report: Report, finding: Finding, most: int = _MOST_OF_A_BODY) -> list
     told = [claim(finding.case), ("found", said(finding.message))]
     if finding.exchanges:
         last = finding.exchanges[-1]
-        told.append(("sent", command(last.request, report.url, most)))
+        told.append(("sent", command(last, report.url, most)))
         told.append(("came back", f"HTTP {last.status} {body(last.body, most)}".strip()))
     return [*told, ("again", again(report, finding.case))]
 
