@@ -111,6 +111,13 @@ def _address(_context: click.Context, parameter: click.Parameter, url: str) -> s
     help="How long a task may take where the target's clock cannot be moved.",
 )
 @click.option(
+    "--wait",
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to wait for a target that is still starting.",
+)
+@click.option(
     "--budget",
     type=click.IntRange(0),
     metavar="N",

@@ -35,13 +35,13 @@ def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]
         for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
             if file.stem == "common":
                 continue
-            document = _load(file)
+            document = load(file)
             for path, item in document.get("paths", {}).items():
-                paths.setdefault(path, {}).update(_resolved(item, file))
-            schemes |= _resolved(document.get("components", {}).get("securitySchemes", {}), file)
+                paths.setdefault(path, {}).update(resolved(item, file))
+            schemes |= resolved(document.get("components", {}).get("securitySchemes", {}), file)
     common = bundled() / "common.yaml"
-    for path, item in _load(common)["paths"].items():
-        paths.setdefault(path, _resolved(item, common))
+    for path, item in load(common)["paths"].items():
+        paths.setdefault(path, resolved(item, common))
     return {
         "openapi": "3.0.3",
         "info": {"title": f"The edition {edition}", "version": "1"},
@@ -53,34 +53,36 @@ def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]
 
 
 @cache
-def _load(file: Path) -> dict[str, Any]:
+def load(file: Path) -> dict[str, Any]:
+    """An OpenAPI file as it stands. Raises BadDocument."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadDocument(f"{file}: cannot be read: {error}") from error
+        raise BadDocument(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise BadDocument(f"{file}: is not an OpenAPI document")
     return document
 
 
-def _resolved(node: Any, file: Path, seen: tuple[str, ...] = ()) -> Any:
+def resolved(node: Any, file: Path, seen: tuple[str, ...] = ()) -> Any:
+    """A part of `file` with what its references lead to in their place. Raises BadDocument."""
     if isinstance(node, list):
-        return [_resolved(each, file, seen) for each in node]
+        return [resolved(each, file, seen) for each in node]
     if not isinstance(node, Mapping):
         return node
     reference = node.get("$ref")
     if not isinstance(reference, str):
-        return {key: _resolved(each, file, seen) for key, each in node.items()}
+        return {key: resolved(each, file, seen) for key, each in node.items()}
     name, _, pointer = reference.partition("#")
     target = file.parent / name if name else file
     if name and not target.is_file():
         target = bundled() / name
     if (address := f"{target}#{pointer}") in seen:
         raise BadDocument(f"{file}: {reference} leads back into itself")
-    found: Any = _load(target)
+    found: Any = load(target)
     for part in pointer.strip("/").split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(found, Mapping) or key not in found:
             raise BadDocument(f"{file}: {reference} leads nowhere")
         found = found[key]
-    return _resolved(found, target, (*seen, address))
+    return resolved(found, target, (*seen, address))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 _LONG = 400
 _BASE64 = re.compile(r'"(?:data:[a-z/+.-]+;base64,)?[A-Za-z0-9+/]{160,}={0,2}"')
-_SECRET = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
+_SECRET = re.compile(r"authorization|cookie|token|secret|api[-_]?key|signature", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

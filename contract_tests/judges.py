@@ -26,6 +26,7 @@ _BAD_REQUEST = 400
 _DEEPEST = 100
 _LONG = 300
 _HOST = "http://target"
+_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,8 @@ def appoint(document: Mapping[str, Any]) -> Judges:
     for path, item in document["paths"].items():
         pattern = re.compile(_TEMPLATE.sub("[^/]+", re.sub(r"[.*+?|()\[\]]", r"\\\g<0>", path)))
         for method, operation in item.items():
+            if method not in _METHODS:
+                continue
             found.append((method.upper(), pattern, _operation(path, operation)))
     # A path without a template goes before one with.
     found.sort(key=lambda each: "{" in each[2].path)
@@ -97,7 +100,7 @@ def _operation(path: str, operation: Mapping[str, Any]) -> Operation:
     schemas = {
         int(status): answer["content"]["application/json"]["schema"]
         for status, answer in operation["responses"].items()
-        if status.isdigit() and "application/json" in answer.get("content", {})
+        if str(status).isdigit() and "application/json" in answer.get("content", {})
     }
     version, *_, last = path.removeprefix("/api/").split("/")
     return Operation(

@@ -4,6 +4,7 @@ import fnmatch
 import re
 import shlex
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from contract_tests.report.words import ELIDED
 from contract_tests.session import Session
 from contract_tests.table import DOCUMENTED, Model, read_models, read_results
 from contract_tests.target import Manners, Target, is_local
+from contract_tests.watch import Watch
 
 _KEPT = 3
 _KIND_RATE = 5.0
@@ -48,7 +50,8 @@ class Options:
     """What a run is asked for. `app` puts an ASGI application in the place of the network.
 
     `budget` is how many tasks may be begun; None is none on other machines, and any number on this one.
-    `only` and `case` are patterns of names of models and of cases; empty ones pick all.
+    `only` and `case` are patterns of names of models and of cases; empty ones pick all. `seconds` is how long
+    an answer may take, `patience` how long a task, `wait` how long the target may take to be there.
     """
 
     url: str = "http://127.0.0.1:8080"
@@ -62,6 +65,7 @@ class Options:
     budget: int | None = None
     seconds: float = 10.0
     patience: float = 120.0
+    wait: float = 0.0
     pages_only: bool = False
     openapi: Path | None = None
     table: Path = DOCUMENTED
@@ -98,7 +102,7 @@ def open_session(options: Options) -> Session:
             if not options.only or any(_called(model, only) for only in options.only)
         ),
         results=read_results(options.edition, options.table),
-        judges=appoint(document),
+        watch=Watch(judges=appoint(document)),
         document=document,
         seed=options.seed,
         patience=options.patience,
@@ -171,7 +175,7 @@ def examine(
     stopped = ""
     findings = []
     try:
-        session.target.greet()
+        session.target.greet(wait=options.wait)
     except (Stopped, KeyboardInterrupt) as error:
         stopped = _reason(error, options)
     for case in cases:
@@ -233,6 +237,10 @@ def find(session: Session, case: Case) -> Finding:
         finding = replace(finding, verdict="refuted", message=str(error))
     except Unproven as error:
         finding = replace(finding, verdict="not proven", message=str(error))
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a target may answer anything; the other cases are still due
+        finding = replace(finding, verdict="not proven", message=_mishap(error))
     exchanges = session.exchanges[-_KEPT:]
     if telling is not None:
         exchanges = [each for each in exchanges if each is not telling] + [telling]
@@ -243,6 +251,11 @@ def find(session: Session, case: Case) -> Finding:
         exchanges=tuple(_discreet(each, key) for each in exchanges),
         seconds=time.perf_counter() - began,
     )
+
+
+def _mishap(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"the suite failed: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
 
 
 def command(options: Options) -> str:

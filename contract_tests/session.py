@@ -9,14 +9,12 @@ from typing import Any
 from contract_tests import laws
 from contract_tests.case import Broken, Unproven
 from contract_tests.exchange import Exchange, Request, origin
-from contract_tests.judges import Judges, Remark
 from contract_tests.table import Field, Model
 from contract_tests.target import Target
+from contract_tests.watch import Watch
 
 JSON = ("Content-Type", "application/json")
 _ARCHIVE = "https://example.com/images.zip"
-ELSEWHERE = "elsewhere"
-"""Where a fault is said to be that was found at a path which no page shows."""
 _DAY = 86_400
 _STEP = 2
 _PAUSE = 0.25
@@ -31,17 +29,12 @@ class Session:
 
     target: Target
     models: tuple[Model, ...]
-    judges: Judges
+    watch: Watch
     document: Mapping[str, Any]
     results: tuple[Field, ...] = ()
     seed: int = 0
     patience: float = 120.0
     exchanges: list[Exchange] = field(default_factory=list)
-    remarks: dict[Remark, Exchange] = field(default_factory=dict)
-    faults: dict[tuple[str, laws.Fault], Exchange] = field(default_factory=dict)
-    seen: dict[str, laws.Seen] = field(default_factory=dict)
-    judged: dict[str, int] = field(default_factory=dict)
-    accepted: dict[str, int] = field(default_factory=dict)
     served: dict[str, bool] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -54,29 +47,8 @@ class Session:
         exchange = self.target.send(request)
         self.exchanges.append(exchange)
         if not request.path.startswith("/_mock/"):
-            self.look_at(exchange)
+            self.watch.look_at(exchange)
         return exchange
-
-    def look_at(self, exchange: Exchange) -> None:
-        """Lets the judges and the laws say what they have against an exchange."""
-        operation = self.judges.operation(exchange.request)
-        if operation is not None:
-            self.judged[operation.name] = self.judged.get(operation.name, 0) + 1
-        for remark in self.judges.judge(exchange):
-            self.remarks.setdefault(remark, exchange)
-        name = operation.name if operation else ELSEWHERE
-        found = list(laws.of_envelope(exchange)) if exchange.request.path.startswith("/api/") else []
-        if operation is not None and exchange.accepted:
-            self.accepted[name] = self.accepted.get(name, 0) + 1
-            found += list(laws.of_prediction(exchange.data))
-            found += self._remember(exchange.data)
-        for fault in found:
-            self.faults.setdefault((name, fault), exchange)
-
-    def _remember(self, data: Mapping[str, Any]) -> list[laws.Fault]:
-        name = str(data.get("id"))
-        self.seen[name], found = laws.see(self.seen.get(name), data)
-        return found
 
     def get(self, path: str, **more: Any) -> Exchange:
         """Reads something."""

@@ -21,6 +21,7 @@ _LONGEST_WAIT = 60.0
 _MOST_SILENCES = 5
 _MOST_BUSY = 3
 _PAUSES = (0.2, 1.0, 3.0)
+_PAUSE = 0.25
 _PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
 _KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
 
@@ -104,15 +105,19 @@ class Target:
         """Lets time pass."""
         self._runner.run(self._wait(seconds))
 
-    def greet(self) -> Exchange:
+    def greet(self, *, wait: float = 0.0) -> Exchange:
         """The first exchange with a target: a result that nobody asked for.
 
-        Raises Stopped where there is no answer, or none that a client with this key could use.
+        A target that does not answer yet is asked again for `wait` seconds. Raises Stopped where there is no
+        answer, or none that a client with this key could use.
         """
         try:
             exchange = self._runner.run(self._patiently(_PROBE))
         except Silence as silence:
-            raise Stopped(f"{self.url} {silence}") from silence
+            if wait <= 0:
+                raise Stopped(f"{self.url} {silence}") from silence
+            self.sleep(_PAUSE)
+            return self.greet(wait=wait - _PAUSE)
         if exchange.status in {401, 403}:
             raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
         if _is_busy(exchange):

@@ -175,4 +175,4 @@ def test_plain_pytest_is_red_where_the_contract_is_broken(server: Server) -> Non
 def test_plain_pytest_ends_at_once_where_there_is_no_server() -> None:
     told = pytest_told("--target", "http://127.0.0.1:9", "--layer", "protocol")
     assert told.returncode == 2
-    assert "http://127.0.0.1:9 cannot be reached" in told.stdout + told.stderr
+    assert "cannot be reached" in told.stdout + told.stderr

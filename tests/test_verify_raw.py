@@ -19,6 +19,7 @@ from contract_tests.layers.raw_replay import RawExchange, command
 from contract_tests.session import Session
 from contract_tests.table import read_models
 from contract_tests.target import Manners, Target
+from contract_tests.watch import Watch
 
 Answer = Callable[[bytes, socket.socket], None]
 
@@ -37,19 +38,19 @@ def session_with(
     models = MODELS if edition == "current" else read_models(edition)
     target = Target(url=url, key=key, manners=Manners(seconds=seconds, budget=budget))
     try:
-        yield Session(target=target, models=models, judges=JUDGES, document=DOCUMENT)
+        yield Session(target=target, models=models, watch=Watch(judges=JUDGES), document=DOCUMENT)
     finally:
         target.close()
 
 
 def case_of(session: Session, label: str) -> Case:
-    return next(case for case in cases(session) if case.label == label)
+    return next(case for case in cases(session) if case.label == f"raw: {label}")
 
 
 with session_with("http://127.0.0.1:1") as _session:
-    LABELS = [case.label for case in cases(_session)]
+    LABELS = [case.label.removeprefix("raw: ") for case in cases(_session)]
 with session_with("http://127.0.0.1:1/editions/flux-lora", edition="flux-lora") as _session:
-    OLDER = [case.label for case in cases(_session)]
+    OLDER = [case.label.removeprefix("raw: ") for case in cases(_session)]
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +286,7 @@ def test_a_target_that_is_gone_ends_the_run(met: dict[str, int]) -> None:
 
 def test_there_is_no_connection_to_an_application_in_this_process(make_client: MakeClient) -> None:
     target = Target(url="http://127.0.0.1", key="k", manners=Manners(), app=make_client().app)
-    session = Session(target=target, models=MODELS, judges=JUDGES, document=DOCUMENT)
+    session = Session(target=target, models=MODELS, watch=Watch(judges=JUDGES), document=DOCUMENT)
     with pytest.raises(Unproven, match="no connection to an application"):
         case_of(session, "half an object").check(session)
     target.close()
@@ -313,7 +314,7 @@ def test_between_two_requests_lies_the_time_that_was_asked_for(server: Server) -
         waits.append(seconds)
 
     target = Target(url=server.url, key="k", manners=Manners(rate=4, sleep=wait))
-    session = Session(target=target, models=MODELS, judges=JUDGES, document=DOCUMENT)
+    session = Session(target=target, models=MODELS, watch=Watch(judges=JUDGES), document=DOCUMENT)
     case_of(session, "half an object").check(session)
     target.close()
     assert waits == [0.25, 0.25]
@@ -332,7 +333,7 @@ def test_every_case_has_a_name_of_its_own(current: Session) -> None:
 
 
 def test_what_may_begin_a_task_comes_behind_what_has_to_be_refused(current: Session) -> None:
-    labels = [case.label for case in cases(current)]
+    labels = [case.label.removeprefix("raw: ") for case in cases(current)]
     assert labels.index("a charset") > labels.index("text/plain")
     assert labels.index("chunked") > labels.index("two lengths")
 
@@ -340,7 +341,7 @@ def test_what_may_begin_a_task_comes_behind_what_has_to_be_refused(current: Sess
 def test_a_model_without_a_size_is_tried_without_one() -> None:
     with session_with("http://127.0.0.1:1") as session:
         session.models = tuple(model for model in MODELS if model.page == "flux-dev-lora-trainer")
-        labels = {case.label for case in cases(session)}
+        labels = {case.label.removeprefix("raw: ") for case in cases(session)}
     assert "half an object" in labels
     assert labels.isdisjoint({"a size and a line feed", "NaN"})
 

@@ -7,8 +7,9 @@ from functools import partial
 from contract_tests.case import Broken, Case, Source, Unproven
 from contract_tests.judges import CORE, RS
 from contract_tests.laws import ORDER
-from contract_tests.session import ELSEWHERE, Session
+from contract_tests.session import Session
 from contract_tests.table import Field
+from contract_tests.watch import ELSEWHERE
 
 _ENVELOPE = {
     "media type": "every answer is JSON, and says so",
@@ -107,7 +108,7 @@ def _case(
 
 def _judged(session: Session, name: str) -> int:
     """How many exchanges were judged. Raises Unproven where there were none."""
-    count = session.judged.get(name, 0)
+    count = session.watch.judged.get(name, 0)
     if count == 0:
         raise Unproven("no exchange was seen to judge")
     return count
@@ -118,7 +119,7 @@ def _no_remarks(judge: str, operation: str, about: str, session: Session) -> Non
     kinds = ("answer", "error")
     found = {
         remark: exchange
-        for remark, exchange in session.remarks.items()
+        for remark, exchange in session.watch.remarks.items()
         if (remark.judge, remark.operation) == (judge, operation)
         and (remark.rule.startswith(about) if about else not remark.rule.startswith(kinds))
     }
@@ -131,10 +132,10 @@ def _no_remarks(judge: str, operation: str, about: str, session: Session) -> Non
 
 def _field_kept(subject: Subject, field: Field, session: Session) -> None:
     _judged(session, subject.name)
-    answers = session.accepted.get(subject.name, 0)
+    answers = session.watch.accepted.get(subject.name, 0)
     if answers == 0:
         raise Unproven("no good answer was seen")
-    for remark, exchange in session.remarks.items():
+    for remark, exchange in session.watch.remarks.items():
         if (
             remark.operation == subject.name
             and remark.rule.startswith("answer ")
@@ -146,8 +147,8 @@ def _field_kept(subject: Subject, field: Field, session: Session) -> None:
 def _law_kept(operation: str, law: str, session: Session) -> None:
     if operation != ELSEWHERE:
         _judged(session, operation)
-        if law in _TASKS and not session.accepted.get(operation):
+        if law in _TASKS and not session.watch.accepted.get(operation):
             raise Unproven("no good answer was seen")
-    for (name, fault), exchange in session.faults.items():
+    for (name, fault), exchange in session.watch.faults.items():
         if (name, fault.rule) == (operation, law):
             raise Broken(f"{fault.field or 'the answer'}: {fault.message}", exchange)

@@ -39,7 +39,7 @@ def cases(session: Session) -> Iterator[Case]:
             model=str(model),
             field=probe.field,
             rule="raw",
-            label=probe.label,
+            label=f"raw: {probe.label}",
             source="reading",
             says=probe.says,
             check=partial(_check, probe=probe, to=to),
