@@ -13,10 +13,10 @@ class BadDocument(Exception):
 
 
 def bundled() -> Path:
-    """Where the project's own files are: inside the installed package, or in a checkout beside it."""
-    here = Path(__file__).parent
-    installed = here / "openapi"
-    return installed if installed.is_dir() else here.parent / "openapi"
+    """Where the project's own files are: installed beside this package, or in a checkout."""
+    beside = Path(__file__).parent.parent
+    installed = beside / "mock_server/openapi"
+    return installed if installed.is_dir() else beside / "openapi"
 
 
 def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]:

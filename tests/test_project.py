@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +17,7 @@ import httpx
 import pytest
 import requests
 import wavespeed
+import yaml
 
 from conftest import Server, StartServer, start_server
 
@@ -49,7 +53,7 @@ def test_the_arrows_between_the_modules_hold() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
-    assert "2 kept, 0 broken" in told.stdout, told.stdout + told.stderr
+    assert "4 kept, 0 broken" in told.stdout, told.stdout + told.stderr
 
 
 def test_ci_runs_exactly_the_readmes_test_command() -> None:
@@ -64,17 +68,21 @@ def test_the_readme_has_the_two_commands() -> None:
 
 
 def test_every_command_of_the_documents_is_run_by_a_test() -> None:
-    known = {INSTALL, TEST, *CURLS, *SERVES, *TOX}
+    known = {INSTALL, TEST, *CURLS, *SERVES, *TOX, *IN_CI, *PYTEST, *BESIDE}
     found = {command for document in DOCUMENTS for command in commands(document)}
     assert not found - known
 
 
-def test_the_install_command_gives_a_light_mock_that_serves(tmp_path: Path) -> None:
-    tree = tmp_path / "clone"
+def copied(tree: Path) -> Path:
+    """The project without what is made from it."""
     ignored = shutil.ignore_patterns(
         ".git", ".venv", ".tox", "__pycache__", ".*_cache", ".hypothesis", "build"
     )
-    shutil.copytree(ROOT, tree, ignore=ignored)
+    return Path(shutil.copytree(ROOT, tree, ignore=ignored))
+
+
+def test_the_install_command_gives_a_light_mock_that_serves(tmp_path: Path) -> None:
+    tree = copied(tmp_path / "clone")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python3").symlink_to(Path(sys.base_prefix, "bin", "python3"))
     env = {
@@ -122,7 +130,15 @@ def test_the_python_example_of_the_readme_runs(on_8080: Server, capsys: pytest.C
     assert requests.get(capsys.readouterr().out.strip(), timeout=30).headers["Content-Type"] == "image/png"
 
 
-SERVES = [command for command in commands("README.md") if command.startswith("wavemock ")]
+IN_CI = ["pip install '.[verify]'", "wavemock serve &"]
+IN_CI += ["wavemock verify http://127.0.0.1:8080 --wait 30 --report verify-report"]
+PYTEST = [command for command in commands("README.md") if command.startswith("pytest ")]
+BESIDE = [command for command in commands("README.md") if re.match("wavemock (proxy|drift) ", command)]
+SERVES = [
+    command
+    for command in commands("README.md")
+    if command.startswith("wavemock ") and command not in {*IN_CI, *BESIDE}
+]
 
 
 def test_the_wavemock_commands_of_the_readme_run(
@@ -139,6 +155,95 @@ def test_the_wavemock_commands_of_the_readme_run(
             assert httpx.get(f"{serve(*flags[1:]).url}/_mock/health").status_code == 200
         else:
             subprocess.run([sys.executable, "-m", "mock_server", *flags], capture_output=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose PATH begins with a fresh installation with the extra."""
+    folder = tmp_path_factory.mktemp("extra")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    bin_ = folder / "venv/bin"
+    subprocess.run(["sh", "-c", f"{bin_}/{IN_CI[0]}"], cwd=copied(folder / "clone"), check=True)
+    return {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def in_ci(lines: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs lines of a shell, on another port and with little to verify; what they leave behind is ended."""
+    port = free_port()
+    lines = lines.replace("wavemock serve", f"wavemock serve --port {port}").replace("8080", str(port))
+    lines = lines.replace("--wait", "--layer protocol --only v3/flux-schnell-lora --wait")
+    script = f"trap 'kill $(jobs -p)' EXIT\n{lines}\n"
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_three_lines_verify_in_a_shell(extra: dict[str, str], tmp_path: Path) -> None:
+    assert set(IN_CI) <= set(commands("README.md"))
+    told = in_ci("\n".join(IN_CI[1:]), tmp_path, extra)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "kept: " in told.stdout
+    assert {each.name for each in (tmp_path / "verify-report").iterdir()} == {
+        "report.html",
+        "junit.xml",
+        "report.json",
+    }
+
+
+def test_the_steps_for_github_actions_verify_too(extra: dict[str, str], tmp_path: Path) -> None:
+    steps = yaml.safe_load(blocks("README.md", "yaml")[0])
+    assert steps[0]["run"] == IN_CI[0]
+    assert in_ci(steps[1]["run"], tmp_path, extra).returncode == 0
+    assert (tmp_path / steps[2]["with"]["path"]).is_dir()
+
+
+def test_the_pytest_commands_of_the_readme_run(on_8080: Server, tmp_path: Path) -> None:
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/my_module.py").write_text(
+        "from pathlib import Path\nfrom mock_server.app import Settings, create_app\n"
+        f"app = create_app(Settings(data=Path({str(tmp_path)!r})))\n"
+    )
+    assert len(PYTEST) == 2
+    for command in PYTEST:
+        flags = shlex.split(command.replace("http://127.0.0.1:8080", on_8080.url))[1:]
+        told = subprocess.run(
+            [sys.executable, "-m", "pytest", *flags, "--layer", "protocol", "-p", "no:cacheprovider"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_the_proxy_and_drift_commands_of_the_readme_run(on_8080: Server, tmp_path: Path) -> None:
+    proxy, editions, recording = (shlex.split(command)[1:] for command in BESIDE)
+    run = [sys.executable, "-W", "ignore", "-m", "mock_server"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    proxy = [on_8080.url if part.startswith("http") else part for part in proxy]
+    process = subprocess.Popen(
+        [*run, *proxy, "--port", "0"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    url = re.search(r"http://\S+:[0-9]+", process.stdout.readline())
+    assert url is not None
+    key = {"Authorization": "Bearer k"}
+    answer = httpx.post(f"{url[0]}/api/v3/wavespeed-ai/flux-schnell-lora", json={"prompt": "x"}, headers=key)
+    assert answer.status_code == 200
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, "kept: " in told) == (0, True), told
+    codes = [
+        subprocess.run([*run, *flags], cwd=tmp_path, env=env, capture_output=True, check=False).returncode
+        for flags in (editions, recording)
+    ]
+    assert codes == [1, 0]
 
 
 def test_the_violations_that_the_readme_shows_are_what_is_answered(on_8080: Server) -> None:
@@ -163,7 +268,8 @@ def test_the_tox_commands_of_the_documents_name_environments_that_exist() -> Non
 
 
 def test_the_scenarios_of_the_readme_are_those_that_there_are(on_8080: Server) -> None:
-    named = re.findall(r"^\| `(\w+)` \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    section = (ROOT / "README.md").read_text().partition("## Choose how a task goes")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)
     assert named == list(httpx.get(f"{on_8080.url}/_mock/health").json()["data"]["scenarios"])
 
 
@@ -175,17 +281,22 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
 
 def test_every_dependency_has_its_reason_in_contributing() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = {re.split(r"[^a-z-]", each)[0] for each in project["dependencies"]}
+    every = [*project["dependencies"], *project["optional-dependencies"]["verify"]]
+    named = {re.split(r"[^a-z0-9-]", each)[0] for each in every}
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert not [name for name in named if name not in text]
 
 
 def test_the_architecture_names_every_module() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    modules = {path.stem for path in (ROOT / "mock_server").glob("*.py")} - {"__init__", "__main__"}
-    assert not [name for name in modules if f"`{name}`" not in text]
+    packages = [ROOT / "mock_server", ROOT / "contract_tests", ROOT / "contract_tests/layers"]
+    modules = {path.stem for package in packages for path in package.glob("*.py")}
+    modules -= {"__init__", "__main__", "test_contract"}
+    raw = {name for name in modules if name.startswith("raw") or name == "probes"}
+    assert not [name for name in modules - raw if f"`{name}`" not in text]
 
 
 def test_no_file_has_grown_too_long() -> None:
-    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "mock_server").rglob("*.py")}
+    files = [path for name in ("mock_server", "contract_tests") for path in (ROOT / name).rglob("*.py")]
+    lengths = {path.name: len(path.read_text().splitlines()) for path in files}
     assert not {name: length for name, length in lengths.items() if length > 320}

@@ -65,12 +65,13 @@ def _whole_life(model: Model, session: Session) -> None:
     first = session.submit(model)
     name = str(first.get("id"))
     seen, faults = laws.see(None, first)
-    step = _STEP
+    step, passed = _STEP, 0.0
     for _ in range(_STEPS):
         seen = _polled(session, seen, name, model.version)
-        if seen.status in laws.FINAL or faults:
+        waited = passed >= session.patience and not session.has_clock
+        if seen.status in laws.FINAL or faults or waited:
             break
-        session.let_pass(step)
+        passed += session.let_pass(step)
         step = step * 1.1 if session.has_clock else step
     final = session.finish(name, version=model.version)
     if final.get("status") != "completed":
