@@ -1,7 +1,6 @@
 """The suite's commands: `wavemock verify`, `wavemock proxy`, `wavemock drift`."""
 
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -196,11 +195,8 @@ def _deliver(outcome: Any, directory: Path | None) -> None:
 
 
 def _print(text: str) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):
         click.echo(text)
-    except BrokenPipeError:
-        # Or Python would say at its end that it cannot write what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command()

@@ -48,10 +48,9 @@ def of_envelope(exchange: Exchange) -> Iterator[Fault]:
         yield Fault(field="code", rule=f"{about}envelope", message=said)
     if not isinstance(message, str) or (bad and not message):
         yield Fault(field="message", rule=f"{about}envelope", message=f"message is {message!r}")
-    if "error" in envelope:
-        yield Fault(
-            field="error", rule=f"{about}envelope", message="the envelope has a field error of its own"
-        )
+    for name in sorted(envelope.keys() - {"code", "message", "data"}):
+        said = f"the envelope has a field {name[:80]} of its own"
+        yield Fault(field=name[:80], rule=f"{about}envelope", message=said)
 
 
 def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:

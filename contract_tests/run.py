@@ -14,11 +14,11 @@ import httpx
 
 from contract_tests.case import LAYERS, Broken, Case, Finding, Report, Stopped, Unproven
 from contract_tests.document import read_document
-from contract_tests.exchange import Exchange
+from contract_tests.exchange import Exchange, Request
 from contract_tests.judges import appoint
 from contract_tests.layers import boundary, defaults, generated, judging, lifecycle, machine, protocol, raw
 from contract_tests.report.words import ELIDED
-from contract_tests.session import Session
+from contract_tests.session import JSON, Session
 from contract_tests.table import DOCUMENTED, Model, read_models, read_results
 from contract_tests.target import Manners, Target, is_local
 from contract_tests.watch import Watch
@@ -90,7 +90,9 @@ def open_session(options: Options) -> Session:
         rate=None if local else _KIND_RATE,
     )
     try:
-        target = Target(url=options.url, key=options.key, manners=manners, app=options.app)
+        target = Target(
+            url=options.url, key=options.key, manners=manners, app=options.app, doors=_doors(models[0])
+        )
     except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         # The address, a proxy of the environment or the certificates are not what httpx takes.
         raise BadOptions(f"cannot be spoken to: {error}") from error
@@ -107,6 +109,12 @@ def open_session(options: Options) -> Session:
         seed=options.seed,
         patience=options.patience,
     )
+
+
+def _doors(model: Model) -> tuple[Request, ...]:
+    """Requests that begin no task and need a key: a result, and a submit that has to be refused."""
+    poll = Request(method="GET", path=model.result.format(id=0))
+    return (poll, Request(method="POST", path=model.path, headers=(JSON,), body=b"[]"))
 
 
 def _called(model: Model, pattern: str) -> bool:

@@ -54,15 +54,19 @@ class Manners:
 class Target:
     """A server under test: an address, or with `app` an ASGI application in this process.
 
+    `doors` are requests that begin no task; where all of them are refused, it is the key that is refused.
     Its methods raise Broken for a request without an answer, Unproven for one that the budget does not allow
     or that the target is too busy for, and Stopped where it is gone, stays busy, or refuses the key.
     """
 
-    def __init__(self, *, url: str, key: str, manners: Manners, app: Any = None) -> None:
+    def __init__(
+        self, *, url: str, key: str, manners: Manners, app: Any = None, doors: tuple[Request, ...] = (_PROBE,)
+    ) -> None:
         self.url = url.rstrip("/")
         self.app = app
         self.key = key
         self.manners = manners
+        self.doors = doors
         self.sent = 0
         self.begun = 0
         self._silences = 0
@@ -81,6 +85,10 @@ class Target:
 
     def close(self) -> None:
         """Lets go of connections."""
+        loop = self._runner.get_loop()
+        if loop.is_running():  # in another thread, which Ctrl-C did not reach
+            loop.call_soon_threadsafe(_cancel_all, loop)
+            return
         self._runner.run(self._http.aclose())
         self._runner.close()
 
@@ -119,7 +127,7 @@ class Target:
             self.sleep(_PAUSE)
             return self.greet(wait=wait - _PAUSE)
         if exchange.status in {401, 403}:
-            raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
+            self._look_for_entry(exchange)
         if _is_busy(exchange):
             raise Stopped(f"{self.url} is too busy: HTTP {exchange.status}")
         return exchange
@@ -223,15 +231,20 @@ class Target:
     def _look_for_entry(self, exchange: Exchange) -> None:
         """Raises Stopped where it is not the request that is refused but whoever sends it."""
         try:
-            probe = self._runner.run(self._patiently(_PROBE))
+            found = {self._runner.run(self._patiently(door)).status for door in self.doors}
         except Silence as silence:
             raise Stopped(f"{self.url} {silence}") from silence
-        if probe.status in {401, 403}:
-            raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}")
+        if found <= {401, 403}:
+            raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
 
 
 class Silence(Exception):
     """There was no answer; says what happened instead."""
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 def _why(error: Exception) -> str:

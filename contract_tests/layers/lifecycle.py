@@ -10,7 +10,7 @@ from typing import Any
 from contract_tests import laws
 from contract_tests.case import Broken, Case, Source, Unproven
 from contract_tests.exchange import Request
-from contract_tests.layers.outputs import fetch, is_url
+from contract_tests.layers.outputs import completed, fetch, is_url
 from contract_tests.session import JSON, Session, smallest
 from contract_tests.table import Model
 
@@ -155,10 +155,8 @@ def _fails(model: Model, session: Session) -> None:
 def _digest(model: Model, session: Session, seed: int | None) -> str:
     given = {} if seed is None else {"seed": seed}
     name = str(session.submit(model, **given).get("id"))
-    data = session.finish(name, version=model.version)
-    if data.get("status") != "completed" or not data.get("outputs"):
-        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
-    return hashlib.sha256(fetch(session, data["outputs"][0])).hexdigest()
+    output = completed(session, name, model.version)[0]
+    return hashlib.sha256(fetch(session, output)).hexdigest()
 
 
 def _seeds(model: Model, session: Session) -> None:
@@ -171,10 +169,7 @@ def _seeds(model: Model, session: Session) -> None:
 
 
 def _outputs_there(model: Model, session: Session) -> None:
-    data = session.finish(str(session.submit(model).get("id")), version=model.version)
-    if data.get("status") != "completed":
-        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
-    for output in data.get("outputs", []):
+    for output in completed(session, str(session.submit(model).get("id")), model.version):
         if not fetch(session, output):
             raise Broken("data.outputs: an output is empty")
         if is_url(output) and session.exchanges[-1].status != 200:

@@ -8,7 +8,7 @@ import struct
 
 from PIL import Image, UnidentifiedImageError
 
-from contract_tests.case import Broken
+from contract_tests.case import Broken, Unproven
 from contract_tests.session import Session
 
 _HEADER = 8
@@ -17,6 +17,20 @@ _HEADER = 8
 def is_url(output: str) -> bool:
     """Whether an output is handed out as an address."""
     return output.startswith(("http://", "https://"))
+
+
+def completed(session: Session, name: str, version: str) -> list[str]:
+    """The outputs of a task when it has ended.
+
+    Raises Unproven where it failed, Broken where outputs are no texts or there are none.
+    """
+    data = session.finish(name, version=version)
+    if data.get("status") != "completed":
+        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
+    outputs = data.get("outputs")
+    if not isinstance(outputs, list) or not outputs or not all(isinstance(each, str) for each in outputs):
+        raise Broken("data.outputs: there is no list of texts")
+    return outputs
 
 
 def fetch(session: Session, output: str) -> bytes:

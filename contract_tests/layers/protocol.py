@@ -14,6 +14,8 @@ from contract_tests.session import JSON, Session, smallest
 from contract_tests.table import Model
 
 CURLS = Path(__file__).parent.parent / "curls.json"
+_DEEP = 100_000
+_EMPTY = 2
 _NOBODY = "00000000000000000000000000000000"
 Check = Callable[[Model, Session], None]
 Headers = tuple[tuple[str, str], ...]
@@ -181,7 +183,7 @@ def _unknown_id(model: Model, session: Session) -> None:
 
 
 def _nearly_the_id(model: Model, session: Session) -> None:
-    name = str(session.submit(model)["id"])
+    name = str(session.submit(model).get("id"))
     for other in (name[:-1], f"{name}0", f"{name[:-1]}{'1' if name[-1] == '0' else '0'}"):
         exchange = session.get(model.result.format(id=other))
         if exchange.status != 404:
@@ -243,7 +245,7 @@ def _of_submits(model: Model) -> Iterator[Claim]:
     says = "without a key nothing else is looked at"
     yield Claim(label="the key goes first", rule="key", says=says, check=_key_before_body)
     yield from _without_keys("a request needs a key", _without_key)
-    yield from _of_bodies()
+    yield from _of_bodies(model)
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         check = partial(_wrong_method, method)
         yield Claim(label=f"by {method}", rule="method", says="a task is submitted by POST", check=check)
@@ -255,7 +257,7 @@ def _without_keys(says: str, check: Callable[[Headers, Model, Session], None]) -
         yield Claim(label=label, rule="key", says=says, check=partial(check, headers), source=source)
 
 
-def _of_bodies() -> Iterator[Claim]:
+def _of_bodies(model: Model) -> Iterator[Claim]:
     for kind in _KEPT_TYPES:
         says = "a body is JSON, however its media type is written"
         yield Claim(label=f"as {kind}", rule="media type", says=says, check=partial(_right_media_type, kind))
@@ -270,6 +272,41 @@ def _of_bodies() -> Iterator[Claim]:
         says = "the body is one JSON object"
         check = partial(_malformed, body)
         yield Claim(label=f"{label} as the body", rule="json", says=says, check=check, source="page")
+    for label, made in _not_quite_json(model).items():
+        says = "the body is JSON to the letter, of a depth that one can read"
+        yield Claim(label=label, rule="json", says=says, check=partial(_malformed, made))
+
+
+def _not_quite_json(model: Model) -> Mapping[str, bytes]:
+    """Bodies that a lenient reader takes for good ones."""
+    good = _text(smallest(model))
+    text = next(each.name for each in model.request if each.kind == "string")
+    numbers = (each.name for each in model.request if each.kind == "number" and "[]" not in each.name)
+    number = next(numbers, "x")
+    others = {name: value for name, value in smallest(model).items() if name != text}
+
+    def with_fields(fields: str) -> bytes:
+        return (_text(others)[:-1] + (b", " if others else b"")) + fields.encode() + b"}"
+
+    deep = "[" * _DEEP + "]" * _DEEP
+    return {
+        "a key twice": with_fields(f'"{text}": "x", "{text}": "y"'),
+        "a key twice, wrong at first": with_fields(f'"{text}": 1, "{text}": "x"'),
+        "a key twice, wrong at last": with_fields(f'"{text}": "x", "{text}": 1'),
+        "half a surrogate pair": with_fields(f'"{text}": "\\ud800"'),
+        "NaN": with_fields(f'"{text}": "x", "{number}": NaN'),
+        "Infinity": with_fields(f'"{text}": "x", "{number}": Infinity'),
+        "a number beyond all": with_fields(f'"{text}": "x", "{number}": 1e999'),
+        "a byte order mark": b"\xef\xbb\xbf" + good,
+        "a letter behind": good + b"x",
+        "an object behind": good + good,
+        "a comma too many": good[:-1] + b",}" if len(good) > _EMPTY else b"{,}",
+        "a comment": b"/**/" + good,
+        "an object in an array": b"[" + good + b"]",
+        "brackets that do not end": b"[" * _DEEP,
+        "deep in a field": with_fields(f'"{text}": {deep}'),
+        "deep in an unknown field": with_fields(f'"{text}": "x", "a_field_that_no_page_shows": {deep}'),
+    }
 
 
 def _of_polls() -> Iterator[Claim]:
