@@ -268,13 +268,26 @@ def _mishap(error: Exception) -> str:
 
 def command(options: Options) -> str:
     """The command that repeats a run. A key is left to the environment."""
+    usual = Options()
     parts = ["wavemock", "verify", options.url, "--seed", str(options.seed)]
-    if options.edition != "current":
-        parts += ["--edition", options.edition]
-    if options.budget is not None:
-        parts += ["--budget", str(options.budget)]
-    if options.openapi is not None:
-        parts += ["--openapi", str(options.openapi)]
-    if options.table != DOCUMENTED:
-        parts += ["--table", str(options.table)]
+    for flag, name in _FLAGS.items():
+        value = getattr(options, name)
+        if value != getattr(usual, name):
+            for each in value if isinstance(value, tuple) else (value,):
+                parts += (
+                    [flag] if each is True else [flag, f"{each:g}" if isinstance(each, float) else str(each)]
+                )
     return shlex.join(parts)
+
+
+_FLAGS: Mapping[str, str] = {
+    "--edition": "edition",
+    "--only": "only",
+    "--layer": "layers",
+    "--budget": "budget",
+    "--timeout": "seconds",
+    "--patience": "patience",
+    "--pages-only": "pages_only",
+    "--openapi": "openapi",
+    "--table": "table",
+}
