@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Source = Literal["page", "reading"]
 Verdict = Literal["proven", "refuted", "not proven"]
+MISHAP = "the suite failed:"
+"""How the reason begins where it was not the target that kept a case from being proven."""
 LAYERS = ("boundary", "defaults", "protocol", "lifecycle", "machine", "generated", "raw", "judges")
 """The layers in the order in which they run. The judges come last: they tell of all that was sent before."""
 
@@ -92,4 +94,5 @@ class Report:
         """0 where all is kept as far as was seen, 1 where something is broken, 2 where nothing is known."""
         if self.of("refuted"):
             return 1
-        return 2 if self.stopped or not self.of("proven") else 0
+        failed = any(each.message.startswith(MISHAP) for each in self.of("not proven"))
+        return 2 if self.stopped or failed or not self.of("proven") else 0

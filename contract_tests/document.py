@@ -36,9 +36,9 @@ def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]
             if file.stem == "common":
                 continue
             document = load(file)
-            for path, item in document.get("paths", {}).items():
+            for path, item in _section(document, "paths", file).items():
                 paths.setdefault(path, {}).update(resolved(item, file))
-            schemes |= resolved(document.get("components", {}).get("securitySchemes", {}), file)
+            schemes |= resolved(_section(document, "components", file).get("securitySchemes", {}), file)
     common = bundled() / "common.yaml"
     for path, item in load(common)["paths"].items():
         paths.setdefault(path, resolved(item, common))
@@ -50,6 +50,13 @@ def read_document(edition: str, directory: Path | None = None) -> dict[str, Any]
         "paths": paths,
         "components": {"securitySchemes": schemes},
     }
+
+
+def _section(document: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
+    found = document.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise BadDocument(f"{file}: {name} is no mapping")
+    return found
 
 
 @cache

@@ -241,7 +241,7 @@ def _from_core(error: OpenAPIError) -> Wrong:
         )
         for cause in causes
     ]
-    return found or [("", type(error).__name__, type(error).__name__)]
+    return found or [("", type(error).__name__, f"{CORE} says {type(error).__name__}")]
 
 
 def _missing(cause: Any) -> str:

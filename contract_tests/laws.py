@@ -36,7 +36,7 @@ def of_envelope(exchange: Exchange) -> Iterator[Fault]:
     about = "error " if bad else ""
     kind = exchange.header("content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
-        said = f"the answer is {kind or 'of no media type'}, not JSON"
+        said = f"the answer is {kind or 'of no media type'}, not application/json"
         yield Fault(field="", rule=f"{about}media type", message=said)
     envelope = exchange.json
     if not isinstance(envelope, dict):
@@ -56,7 +56,7 @@ def of_envelope(exchange: Exchange) -> Iterator[Fault]:
 def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong with a prediction by itself, beyond its schema."""
     status, outputs, flags = data.get("status"), data.get("outputs"), data.get("has_nsfw_contents")
-    if status not in ORDER:
+    if not isinstance(status, str) or status not in ORDER:
         yield Fault(field="data.status", rule="status", message=f"status is {status!r}")
         return
     if not isinstance(outputs, list) or not isinstance(flags, list):

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from contract_tests.case import LAYERS, Broken, Case, Finding, Report, Stopped, Unproven
+from contract_tests.case import LAYERS, MISHAP, Broken, Case, Finding, Report, Stopped, Unproven
 from contract_tests.document import read_document
 from contract_tests.exchange import Exchange, Request
 from contract_tests.judges import appoint
@@ -187,7 +187,7 @@ def examine(
     except (Stopped, KeyboardInterrupt) as error:
         stopped = _reason(error, options)
     for case in cases:
-        if stopped:
+        if stopped and case.layer != "judges":  # they send nothing
             finding = Finding(case=case, verdict="not proven", message=stopped)
         else:
             try:
@@ -263,7 +263,7 @@ def find(session: Session, case: Case) -> Finding:
 
 def _mishap(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"the suite failed: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
+    return f"{MISHAP} {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
 
 
 def command(options: Options) -> str:

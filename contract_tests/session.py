@@ -95,13 +95,15 @@ class Session:
         """
         passed, step = 0.0, _STEP
         while (data := self.poll(name, version=version)).get("status") not in laws.FINAL:
-            if data.get("status") not in laws.ORDER:
+            if str(data.get("status")) not in laws.ORDER:
                 raise Broken(f"status is {data.get('status')!r}")
             limit = _DAY if self.has_clock else self.patience
             if passed >= limit:
                 said = f"it is still {data.get('status')} after {passed:g} s"
                 raise (Broken if self.has_clock else Unproven)(said)
             step = min(step * 2, _DAY) if self.has_clock else step
+            # Slow answers take of the patience too.
+            passed += 0.0 if self.has_clock else self.exchanges[-1].seconds
             passed += self.let_pass(step if self.has_clock else _PAUSE)
         return data
 

@@ -18,7 +18,7 @@ LARGEST = 128 * 1024 * 1024
 _AGENT = "wavemock-verify"
 _TRIES = 4
 _LONGEST_WAIT = 60.0
-_MOST_SILENCES = 5
+_MOST_SILENCES = 12
 _MOST_BUSY = 3
 _PAUSES = (0.2, 1.0, 3.0)
 _PAUSE = 0.25
@@ -98,7 +98,7 @@ class Target:
         try:
             exchange = self._runner.run(self._patiently(request))
         except Silence as silence:
-            self._silences += 1
+            self._silences += silence.long
             self._look_for_life(str(silence))
             raise Broken(str(silence)) from silence
         self._silences = 0
@@ -119,18 +119,22 @@ class Target:
         A target that does not answer yet is asked again for `wait` seconds. Raises Stopped where there is no
         answer, or none that a client with this key could use.
         """
-        try:
-            exchange = self._runner.run(self._patiently(_PROBE))
-        except Silence as silence:
-            if wait <= 0:
-                raise Stopped(f"{self.url} {silence}") from silence
-            self.sleep(_PAUSE)
-            return self.greet(wait=wait - _PAUSE)
+        exchange = self._first_answer(wait)
         if exchange.status in {401, 403}:
             self._look_for_entry(exchange)
         if _is_busy(exchange):
             raise Stopped(f"{self.url} is too busy: HTTP {exchange.status}")
         return exchange
+
+    def _first_answer(self, wait: float) -> Exchange:
+        while True:
+            try:
+                return self._runner.run(self._patiently(_PROBE))
+            except Silence as silence:
+                if wait <= 0:
+                    raise Stopped(f"{self.url} {silence}") from silence
+            self.sleep(_PAUSE)
+            wait -= _PAUSE
 
     def _hold_back(self, request: Request) -> None:
         budget = self.manners.budget
@@ -170,7 +174,7 @@ class Target:
                 finally:
                     await answer.aclose()
         except TimeoutError as error:
-            raise Silence(f"gave no complete answer within {seconds:g} s") from error
+            raise Silence(f"gave no complete answer within {seconds:g} s", long=True) from error
         except (UnicodeError, httpx.InvalidURL) as error:
             raise Silence(f"gave an address that nothing can be sent to: {request.path[:200]!r}") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
@@ -239,7 +243,11 @@ class Target:
 
 
 class Silence(Exception):
-    """There was no answer; says what happened instead."""
+    """There was no answer; says what happened instead. `long` where that took all the time there was."""
+
+    def __init__(self, said: str, *, long: bool = False) -> None:
+        super().__init__(said)
+        self.long = long
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

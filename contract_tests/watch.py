@@ -33,7 +33,8 @@ class Watch:
     """Looks at exchanges, and keeps what there is to say with the exchange that shows it first.
 
     `brief` keeps one exchange per kind of remark instead of one per wording, so that a watch that never ends
-    does not grow for ever.
+    does not grow for ever. `again` counts answers about tasks seen before, by operation and whether those had
+    ended.
     """
 
     judges: Judges
@@ -43,6 +44,7 @@ class Watch:
     judged: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
     kinds: Counter[Kind] = field(default_factory=Counter)
+    again: Counter[tuple[str, bool]] = field(default_factory=Counter)
     seen: dict[str, tuple[laws.Seen, float]] = field(default_factory=dict)
 
     def look_at(self, exchange: Exchange, *, ended: float | None = None) -> tuple[Remark, ...]:
@@ -63,7 +65,7 @@ class Watch:
         if operation is not None and exchange.accepted:
             self.accepted[name] += 1
             found += laws.of_prediction(exchange.data)
-            found += self._remember(exchange, ended)
+            found += self._remember(name, exchange, ended)
         for fault in found:
             if self._counts((LAWS, name, fault.field, fault.rule)):
                 self.faults.setdefault((name, fault), exchange)
@@ -76,11 +78,13 @@ class Watch:
         self.kinds[kind] += 1
         return not self.brief or self.kinds[kind] == 1
 
-    def _remember(self, exchange: Exchange, ended: float | None) -> list[laws.Fault]:
+    def _remember(self, operation: str, exchange: Exchange, ended: float | None) -> list[laws.Fault]:
         name = str(exchange.data.get("id"))
         before, last = self.seen.get(name, (None, float("-inf")))
         if ended is not None and ended - exchange.seconds < last:
             return []
+        if before is not None:
+            self.again[operation, before.status in laws.FINAL] += 1
         now, found = laws.see(before, {key: _digest(value) for key, value in exchange.data.items()})
         self.seen[name] = (now, ended if ended is not None else last)
         while self.brief and len(self.seen) > _MOST_SEEN:

@@ -92,6 +92,8 @@ def _execute(session: Session) -> Run:
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
             _take_in(run, event)
+        elif isinstance(event, events.Interrupted):
+            raise KeyboardInterrupt
         elif isinstance(event, events.NonFatalError | events.FatalError) and run.ended is None:
             run.failures.setdefault(("", ""), []).append(str(event))
         if run.ended is not None:

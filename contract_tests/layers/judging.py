@@ -23,6 +23,8 @@ _TASKS = {
     "error": "error is empty unless the task failed",
     "timestamp": "created_at is an ISO timestamp",
     "url": "urls.get is an absolute URL with the id in it",
+}
+_REPEATED = {
     "stays": "model, created_at and urls.get of a task stay what they were",
     "order": "a status never goes back",
     "final": "what has ended stays as it is",
@@ -49,7 +51,8 @@ def cases(session: Session) -> Iterator[Case]:
             )
             check = partial(_field_kept, subject, field)
             yield _case(subject, "in every answer", "answer", says, check, field=field.name)
-        for law, says in {**_ENVELOPE, **_TASKS}.items():
+        laws = {**_ENVELOPE, **_TASKS, **({} if subject.submits else _REPEATED)}
+        for law, says in laws.items():
             yield _case(subject, f"law: {law}", law, says, partial(_law_kept, subject.name, law))
         for law, says in _ERRORS.items():
             yield _case(
@@ -116,6 +119,8 @@ def _judged(session: Session, name: str) -> int:
 
 def _no_remarks(judge: str, operation: str, about: str, session: Session) -> None:
     judged = _judged(session, operation)
+    if about == "error" and judged == session.watch.accepted[operation]:
+        raise Unproven("nothing was refused")
     kinds = ("answer", "error")
     found = {
         remark: exchange
@@ -144,9 +149,17 @@ def _field_kept(subject: Subject, field: Field, session: Session) -> None:
             raise Broken(remark.message, exchange)
 
 
+def _again(session: Session, operation: str, law: str) -> int:
+    """How many answers there were that could break a law about what was said before."""
+    again = session.watch.again
+    return again[operation, True] + (again[operation, False] if law != "final" else 0)
+
+
 def _law_kept(operation: str, law: str, session: Session) -> None:
     if operation != ELSEWHERE:
         _judged(session, operation)
+        if law in _REPEATED and not _again(session, operation, law):
+            raise Unproven("no task was seen twice" if law != "final" else "no task was seen after its end")
         if law in _TASKS and not session.watch.accepted.get(operation):
             raise Unproven("no good answer was seen")
     for (name, fault), exchange in session.watch.faults.items():

@@ -10,6 +10,7 @@ from typing import Any
 from contract_tests.case import Broken, Case, Source, Unproven
 from contract_tests.exchange import Exchange, Request
 from contract_tests.layers.boundary import REFUSALS
+from contract_tests.layers.outputs import is_url
 from contract_tests.session import JSON, Session, smallest
 from contract_tests.table import Model
 
@@ -156,7 +157,10 @@ def _ids_differ(model: Model, session: Session) -> None:
 def _poll_url(model: Model, session: Session) -> None:
     data = session.submit(model)
     urls = data.get("urls")
-    found = session.follow(str(urls.get("get") if isinstance(urls, dict) else None))
+    url = str(urls.get("get") if isinstance(urls, dict) else None)
+    if not is_url(url):
+        raise Broken(f"urls.get is {url[:200]!r}, which is no address")
+    found = session.follow(url)
     if found.data.get("id") != data.get("id"):
         raise Broken(f"urls.get is answered with HTTP {found.status} and the id {found.data.get('id')!r}")
 
