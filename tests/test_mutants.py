@@ -18,6 +18,9 @@ from mutants.trial import Order, Trial
 from contract_tests.case import Case, Finding
 
 EDITIONS = ("current", "flux-lora")
+FIRST = {mutant.family: mutant for mutant in reversed(list(population().values()))}
+QUICK = ("boundary", "defaults", "protocol", "lifecycle", "judges")
+TYPICAL = ("v2/flux-schnell-lora", "v3/flux-schnell-lora", "v3/flux-dev-lora-trainer-turbo")
 MAX = "num_images max + a step (v3/flux-dev-lora)"
 DEFAULT = "num_inference_steps default is 28 (v3/flux-schnell-lora)"
 
@@ -137,6 +140,13 @@ def test_a_mutant_is_killed_by_a_finding_about_its_own_fault() -> None:
     found = trial.try_one(Order(name=MAX, layers=("boundary",), models=("v3/flux-dev-lora",)))
     assert found.found == ("boundary",)
     assert not found.fell
+
+
+@pytest.mark.parametrize("family", FIRST)
+def test_one_mutant_of_each_family_is_killed_for_its_own_fault(family: str) -> None:
+    mutant = FIRST[family]
+    found = trial.try_one(Order(name=mutant.name, layers=QUICK, models=mutant.models or TYPICAL))
+    assert found.found, found.said
 
 
 def test_the_right_server_is_accused_of_nothing() -> None:

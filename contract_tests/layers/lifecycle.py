@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contract_tests import laws
-from contract_tests.case import Broken, Case, Source, Unproven
+from contract_tests.case import Broken, Case, Unproven
 from contract_tests.exchange import Request
+from contract_tests.layers.claims import Claim, case_of
 from contract_tests.layers.outputs import completed, fetch, is_url
 from contract_tests.session import JSON, Session, smallest
 from contract_tests.table import Model
@@ -18,36 +17,14 @@ _TASKS = 12
 _LATER = 3600
 _STEP = 0.25
 _STEPS = 200
-Check = Callable[[Model, Session], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """One story, and what it tells of the target."""
-
-    label: str
-    rule: str
-    says: str
-    check: Check
-    source: Source = "page"
 
 
 def cases(session: Session) -> Iterator[Case]:
     """Every script for every model."""
     for model in session.models:
         for script in _SCRIPTS:
-            if script.rule == "seed" and model.field("seed") is None:
-                continue
-            yield Case(
-                layer="lifecycle",
-                model=str(model),
-                field="",
-                rule=script.rule,
-                label=script.label,
-                source=script.source if model.documented else "reading",
-                says=script.says,
-                check=partial(script.check, model),
-            )
+            if script.rule != "seed" or model.field("seed") is not None:
+                yield case_of(script, model, layer="lifecycle")
 
 
 def _polled(session: Session, seen: laws.Seen | None, name: str, version: str) -> laws.Seen:
@@ -177,49 +154,49 @@ def _outputs_there(model: Model, session: Session) -> None:
 
 
 _SCRIPTS = (
-    Script(
+    Claim(
         label="from its submit to its end",
         rule="life",
         says="a task goes from created to completed, and never back",
         check=_whole_life,
     ),
-    Script(
+    Claim(
         label="an hour after its end",
         rule="final",
         says="what has ended stays as it is",
         check=_stays_for_long,
     ),
-    Script(
+    Claim(
         label=f"{_TASKS} tasks in a row",
         rule="lost",
         says="every task that was accepted is found from then on",
         check=_never_lost,
     ),
-    Script(
+    Claim(
         label="tasks at the same time",
         rule="count",
         says="each task has the outputs that were asked of it",
         check=_each_its_own,
     ),
-    Script(
+    Claim(
         label="dates",
         rule="timestamp",
         says="created_at is when the task was created",
         check=_in_order,
     ),
-    Script(
+    Claim(
         label="a failure",
         rule="failed",
         says="a failed task has a reason and no outputs",
         check=_fails,
     ),
-    Script(
+    Claim(
         label="its outputs",
         rule="outputs",
         says="the outputs of a completed task are there",
         check=_outputs_there,
     ),
-    Script(
+    Claim(
         label="its seed",
         rule="seed",
         says="the same seed gives the same output, and no seed another each time",

@@ -2,23 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from contract_tests.case import Broken, Case, Source, Unproven
-from contract_tests.exchange import Exchange, Request
+from contract_tests.exchange import Request
+from contract_tests.layers.bodies import expect, json_of, of_bodies, submit
 from contract_tests.layers.boundary import REFUSALS
+from contract_tests.layers.claims import Claim, case_of
 from contract_tests.layers.outputs import is_url
 from contract_tests.session import JSON, Session, smallest
 from contract_tests.table import Model
 
 CURLS = Path(__file__).parent.parent / "curls.json"
-_DEEP = 100_000
-_EMPTY = 2
 _NOBODY = "00000000000000000000000000000000"
-Check = Callable[[Model, Session], None]
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -29,113 +27,53 @@ def curls() -> Mapping[str, Any]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A case before it is about any model: `check` gets the model first."""
-
-    label: str
-    rule: str
-    says: str
-    check: Check
-    source: Source = "reading"
-
-
 def cases(session: Session) -> Iterator[Case]:
     """Every case of every model, then those about polling."""
     for model in session.models:
         for claim in _of_submits(model):
-            yield _case(str(model), model, claim)
+            yield case_of(claim, model, layer="protocol")
     for version in sorted({model.version for model in session.models}):
         known = min(
             (each for each in session.models if each.version == version), key=lambda each: not each.documented
         )
         for claim in _of_polls():
-            yield _case(f"{version}/predictions", known, claim)
-
-
-def _case(subject: str, model: Model, claim: Claim) -> Case:
-    return Case(
-        layer="protocol",
-        model=subject,
-        field="",
-        rule=claim.rule,
-        label=claim.label,
-        source=claim.source if model.documented else "reading",
-        says=claim.says,
-        check=partial(claim.check, model),
-    )
-
-
-def _text(body: Any) -> bytes:
-    return json.dumps(body).encode()
-
-
-def _submit(model: Model, session: Session, *, paid: bool = False, **more: Any) -> Exchange:
-    session.require(model)
-    given = {"headers": (JSON,), "body": _text(smallest(model)), **more}
-    return session.send(Request(method="POST", path=model.path, paid=paid, **given))
-
-
-def _expect(exchange: Exchange, *statuses: int) -> None:
-    if exchange.status not in statuses:
-        wanted = " or ".join(str(status) for status in statuses)
-        raise Broken(f"answered with HTTP {exchange.status} instead of {wanted}")
-    if exchange.status != 200 and exchange.accepted:
-        raise Broken("refused, yet with the envelope of a success")
+            yield case_of(claim, known, layer="protocol", subject=f"{version}/predictions")
 
 
 def _curl(model: Model, session: Session) -> None:
     example = curls()[f"{model.edition}/{model.name}"]
     session.require(model)
     if example["lacks"]:
-        _expect(session.post(model, example["body"], accepted=False), *REFUSALS)
+        expect(session.post(model, example["body"], accepted=False), *REFUSALS)
     complete = {**example["body"], **{name: smallest(model)[name] for name in example["lacks"]}}
-    _expect(session.post(model, complete, accepted=True), 200)
+    expect(session.post(model, complete, accepted=True), 200)
 
 
 def _without_key(headers: Headers, model: Model, session: Session) -> None:
-    _expect(_submit(model, session, keyed=False, headers=(JSON, *headers)), 401)
+    expect(submit(model, session, keyed=False, headers=(JSON, *headers)), 401)
 
 
 def _key_before_body(model: Model, session: Session) -> None:
-    _expect(_submit(model, session, keyed=False, body=b"{"), 401)
-
-
-def _wrong_media_type(kind: str | None, model: Model, session: Session) -> None:
-    headers = () if kind is None else (("Content-Type", kind),)
-    _expect(_submit(model, session, headers=headers), 415, 400)
-
-
-def _right_media_type(kind: str, model: Model, session: Session) -> None:
-    _expect(_submit(model, session, headers=(("Content-Type", kind),), paid=True), 200)
-
-
-def _checked_whatever_the_type(kind: str, model: Model, session: Session) -> None:
-    bad = _text({each.name: {} for each in model.request if "[]" not in each.name})
-    _expect(_submit(model, session, headers=(("Content-Type", kind),), body=bad), *REFUSALS)
-
-
-def _malformed(body: bytes, model: Model, session: Session) -> None:
-    _expect(_submit(model, session, body=body), *REFUSALS)
+    expect(submit(model, session, keyed=False, body=b"{"), 401)
 
 
 def _wrong_method(method: str, model: Model, session: Session) -> None:
     session.require(model)
     exchange = session.send(Request(method=method, path=model.path))
-    _expect(exchange, 405)
+    expect(exchange, 405)
     if "POST" not in exchange.header("allow"):
         raise Broken(f"405 with Allow: {exchange.header('allow') or 'nothing'}")
 
 
 def _unknown_field(model: Model, session: Session) -> None:
     body = {**smallest(model), "a_field_that_no_page_shows": {"x": [1]}}
-    _expect(_submit(model, session, body=_text(body), paid=True), 200)
+    expect(submit(model, session, body=json_of(body), paid=True), 200)
 
 
 def _unknown_path(model: Model, session: Session) -> None:
     session.require(model)
     for path in (f"{model.path}x", f"{model.path}/x"):
-        _expect(session.send(Request(method="POST", path=path, headers=(JSON,), body=b"{}")), 404)
+        expect(session.send(Request(method="POST", path=path, headers=(JSON,), body=b"{}")), 404)
 
 
 def _first_answer(model: Model, session: Session) -> None:
@@ -169,7 +107,7 @@ def _no_key_for_result(headers: Headers, model: Model, session: Session) -> None
     name = session.submit(model).get("id")
     for path in (model.result, model.result.removesuffix("/result")):
         request = Request(method="GET", path=path.format(id=name), keyed=False, headers=headers)
-        _expect(session.send(request), 401)
+        expect(session.send(request), 401)
 
 
 def _wrong_key(model: Model, session: Session) -> None:
@@ -183,7 +121,7 @@ def _unknown_id(model: Model, session: Session) -> None:
     names = [_NOBODY, f"{random.getrandbits(128):032x}", "x", "1", "00000000-0000-4000-8000-000000000000"]
     for name in names:
         for path in (model.result, model.result.removesuffix("/result")):
-            _expect(session.get(path.format(id=name)), 404)
+            expect(session.get(path.format(id=name)), 404)
 
 
 def _nearly_the_id(model: Model, session: Session) -> None:
@@ -197,7 +135,7 @@ def _nearly_the_id(model: Model, session: Session) -> None:
 def _poll_method(method: str, model: Model, session: Session) -> None:
     name = session.submit(model).get("id")
     exchange = session.send(Request(method=method, path=model.result.format(id=name)))
-    _expect(exchange, 405)
+    expect(exchange, 405)
 
 
 def _both_versions(model: Model, session: Session) -> None:
@@ -217,42 +155,38 @@ _KEYS: Mapping[str, Headers] = {
     "a key without a scheme": (("Authorization", "0123456789abcdef"),),
     "a key in another header": (("X-API-Key", "0123456789abcdef"),),
 }
-_BODIES: Mapping[str, bytes] = {
-    "no body": b"",
-    "half an object": b'{"prompt": "x"',
-    "an array": b"[]",
-    "a text": b'"x"',
-    "null": b"null",
-    "a number": b"1",
-    "a form": b"prompt=x&data=x&images_data_url=x",
-    "invalid UTF-8": b'{"prompt": "\xff", "data": "\xff", "images_data_url": "\xff"}',
-}
-_KEPT_TYPES = ("application/json", "application/json; charset=utf-8", "APPLICATION/JSON")
-_OTHER_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None)
 
 
 def _of_submits(model: Model) -> Iterator[Claim]:
     if f"{model.edition}/{model.name}" in curls():
         says = "the request that the page shows is accepted, once it is complete"
-        yield Claim(label="the page's curl", rule="example", says=says, check=_curl, source="page")
+        yield Claim(label="the page's curl", rule="example", says=says, check=_curl)
     says = "a task begins as created, by the model that was asked"
-    yield Claim(label="the first answer", rule="answer", says=says, check=_first_answer, source="page")
-    yield Claim(label="ids", rule="ids", says="an id names one task", check=_ids_differ, source="page")
+    yield Claim(label="the first answer", rule="answer", says=says, check=_first_answer)
+    yield Claim(label="ids", rule="ids", says="an id names one task", check=_ids_differ)
     says = "urls.get is where the result is"
-    yield Claim(label="urls.get", rule="answer", says=says, check=_poll_url, source="page")
+    yield Claim(label="urls.get", rule="answer", says=says, check=_poll_url)
     says = "a task is the same one on both versions and at both addresses"
-    yield Claim(label="both versions", rule="versions", says=says, check=_both_versions)
+    yield Claim(label="both versions", rule="versions", says=says, check=_both_versions, source="reading")
     says = "fields that no page shows are let pass"
-    yield Claim(label="an unknown field", rule="unknown field", says=says, check=_unknown_field)
+    yield Claim(
+        label="an unknown field", rule="unknown field", says=says, check=_unknown_field, source="reading"
+    )
     says = "there is nothing where no model is"
-    yield Claim(label="an unknown path", rule="path", says=says, check=_unknown_path)
+    yield Claim(label="an unknown path", rule="path", says=says, check=_unknown_path, source="reading")
     says = "without a key nothing else is looked at"
-    yield Claim(label="the key goes first", rule="key", says=says, check=_key_before_body)
+    yield Claim(label="the key goes first", rule="key", says=says, check=_key_before_body, source="reading")
     yield from _without_keys("a request needs a key", _without_key)
-    yield from _of_bodies(model)
+    yield from of_bodies(model)
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         check = partial(_wrong_method, method)
-        yield Claim(label=f"by {method}", rule="method", says="a task is submitted by POST", check=check)
+        yield Claim(
+            label=f"by {method}",
+            rule="method",
+            says="a task is submitted by POST",
+            check=check,
+            source="reading",
+        )
 
 
 def _without_keys(says: str, check: Callable[[Headers, Model, Session], None]) -> Iterator[Claim]:
@@ -261,66 +195,16 @@ def _without_keys(says: str, check: Callable[[Headers, Model, Session], None]) -
         yield Claim(label=label, rule="key", says=says, check=partial(check, headers), source=source)
 
 
-def _of_bodies(model: Model) -> Iterator[Claim]:
-    for kind in _KEPT_TYPES:
-        says = "a body is JSON, however its media type is written"
-        yield Claim(label=f"as {kind}", rule="media type", says=says, check=partial(_right_media_type, kind))
-        says = "a body is checked, however its media type is written"
-        check = partial(_checked_whatever_the_type, kind)
-        yield Claim(label=f"a bad body as {kind}", rule="media type", says=says, check=check)
-    for other in _OTHER_TYPES:
-        says = "a body of another media type is refused"
-        check = partial(_wrong_media_type, other)
-        yield Claim(label=f"as {other or 'no type'}", rule="media type", says=says, check=check)
-    for label, body in _BODIES.items():
-        says = "the body is one JSON object"
-        check = partial(_malformed, body)
-        yield Claim(label=f"{label} as the body", rule="json", says=says, check=check, source="page")
-    for label, made in _not_quite_json(model).items():
-        says = "the body is JSON to the letter, of a depth that one can read"
-        yield Claim(label=label, rule="json", says=says, check=partial(_malformed, made))
-
-
-def _not_quite_json(model: Model) -> Mapping[str, bytes]:
-    """Bodies that a lenient reader takes for good ones."""
-    good = _text(smallest(model))
-    text = next(each.name for each in model.request if each.kind == "string")
-    numbers = (each.name for each in model.request if each.kind == "number" and "[]" not in each.name)
-    number = next(numbers, "x")
-    others = {name: value for name, value in smallest(model).items() if name != text}
-
-    def with_fields(fields: str) -> bytes:
-        return (_text(others)[:-1] + (b", " if others else b"")) + fields.encode() + b"}"
-
-    deep = "[" * _DEEP + "]" * _DEEP
-    return {
-        "a key twice": with_fields(f'"{text}": "x", "{text}": "y"'),
-        "a key twice, wrong at first": with_fields(f'"{text}": 1, "{text}": "x"'),
-        "a key twice, wrong at last": with_fields(f'"{text}": "x", "{text}": 1'),
-        "half a surrogate pair": with_fields(f'"{text}": "\\ud800"'),
-        "NaN": with_fields(f'"{text}": "x", "{number}": NaN'),
-        "Infinity": with_fields(f'"{text}": "x", "{number}": Infinity'),
-        "a number beyond all": with_fields(f'"{text}": "x", "{number}": 1e999'),
-        "a byte order mark": b"\xef\xbb\xbf" + good,
-        "a letter behind": good + b"x",
-        "an object behind": good + good,
-        "a comma too many": good[:-1] + b",}" if len(good) > _EMPTY else b"{,}",
-        "a comment": b"/**/" + good,
-        "an object in an array": b"[" + good + b"]",
-        "brackets that do not end": b"[" * _DEEP,
-        "deep in a field": with_fields(f'"{text}": {deep}'),
-        "deep in an unknown field": with_fields(f'"{text}": "x", "a_field_that_no_page_shows": {deep}'),
-    }
-
-
 def _of_polls() -> Iterator[Claim]:
     yield from _without_keys("a result needs a key", _no_key_for_result)
     says = "a key that nobody was given opens nothing"
-    yield Claim(label="a wrong key", rule="key", says=says, check=_wrong_key)
+    yield Claim(label="a wrong key", rule="key", says=says, check=_wrong_key, source="reading")
     says = "an id that nobody was given names nothing"
-    yield Claim(label="an unknown id", rule="id", says=says, check=_unknown_id)
+    yield Claim(label="an unknown id", rule="id", says=says, check=_unknown_id, source="reading")
     says = "an id names one task, and no other text does"
-    yield Claim(label="nearly an id", rule="id", says=says, check=_nearly_the_id)
+    yield Claim(label="nearly an id", rule="id", says=says, check=_nearly_the_id, source="reading")
     for method in ("POST", "PUT", "DELETE"):
         check = partial(_poll_method, method)
-        yield Claim(label=f"by {method}", rule="method", says="a result is read by GET", check=check)
+        yield Claim(
+            label=f"by {method}", rule="method", says="a result is read by GET", check=check, source="reading"
+        )
