@@ -166,9 +166,9 @@ def _of_entry(
         about, _, rule = remark.rule.partition(" ")
         if remark.judge != RS or remark.rule == f"{about} additionalProperties":
             continue  # fields that are not known are told one by one below
-        if about not in {"answer", "error"}:
+        if about == "request":
             if asked:
-                yield _remarked(known, name, remark.field, remark.rule, remark.message)
+                yield _remarked(known, name, remark.field, rule, remark.message)
         elif rule == "status":
             yield _remarked(known, name, str(exchange.status), "status", "answered")
         elif answered:

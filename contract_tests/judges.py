@@ -23,6 +23,8 @@ CORE, RS = "openapi-core", "jsonschema-rs"
 _TEMPLATE = re.compile(r"\{[^}]+\}")
 _REFUSALS = (400, 413, 415, 422)
 _BAD_REQUEST = 400
+_SILENT = ("additionalProperties", "own fields")
+_SILENT_OF_REQUESTS = ("media type", "json", "refused", "RequestBodyValidationError")
 _DEEPEST = 100
 _LONG = 300
 _HOST = "http://target"
@@ -38,6 +40,12 @@ class Remark:
     field: str
     rule: str
     message: str
+
+
+def is_reading(rule: str) -> bool:
+    """Whether no page makes this rule: about errors, fields that are not shown, and how a body is written."""
+    kind, _, name = rule.partition(" ")
+    return kind == "error" or rule.endswith(_SILENT) or (kind == "request" and name in _SILENT_OF_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,13 +258,14 @@ def _missing(cause: Any) -> str:
 
 def _compared(judge: str, operation: Operation, exchange: Exchange, wrong: Wrong) -> Iterator[Remark]:
     """What the target did with a request against what the judge would have done."""
-    if exchange.accepted:
-        for name, rule, message in wrong:
-            said = f"accepted, although {message}"
-            yield Remark(judge=judge, operation=operation.name, field=name, rule=rule, message=said)
-    elif not wrong and operation.body and exchange.status in _REFUSALS:
-        said = f"refused with HTTP {exchange.status}, although nothing is wrong with it"
-        yield Remark(judge=judge, operation=operation.name, field="", rule="refused", message=said)
+    if not exchange.accepted and not wrong and operation.body and exchange.status in _REFUSALS:
+        wrong = [("", "refused", f"refused with HTTP {exchange.status}, although nothing is wrong with it")]
+    elif exchange.accepted:
+        wrong = [(name, rule, f"accepted, although {message}") for name, rule, message in wrong]
+    else:
+        return
+    for name, rule, said in wrong:
+        yield Remark(judge=judge, operation=operation.name, field=name, rule=f"request {rule}", message=said)
 
 
 def _has_key(request: Request) -> bool:

@@ -16,7 +16,7 @@ _TIMESTAMP = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
 _BAD_REQUEST = 400
-_OK = 200
+_WAIT_RAN_OUT = 5004  # of a synchronous submit, which says so in `error`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def of_envelope(exchange: Exchange) -> Iterator[Fault]:
         yield Fault(field="message", rule=f"{about}envelope", message=f"message is {message!r}")
     for name in sorted(envelope.keys() - {"code", "message", "data"}):
         said = f"the envelope has a field {name[:80]} of its own"
-        yield Fault(field=name[:80], rule=f"{about}envelope", message=said)
+        yield Fault(field=name[:80], rule=f"{about}own fields", message=said)
 
 
 def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:
@@ -68,7 +68,7 @@ def of_prediction(data: Mapping[str, Any]) -> Iterator[Fault]:
     if len(flags) != len(outputs):
         said = f"{len(flags)} flags for {len(outputs)} outputs"
         yield Fault(field="data.has_nsfw_contents", rule="count", message=said)
-    if (status == "failed") != bool(data.get("error")) and data.get("code") is None:
+    if (status == "failed") != bool(data.get("error")) and data.get("code") != _WAIT_RAN_OUT:
         said = f"error is {data.get('error')!r} while {status}"
         yield Fault(field="data.error", rule="error", message=said)
     if not _TIMESTAMP.fullmatch(str(data.get("created_at"))):
@@ -129,11 +129,12 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     return [
         name
         for name in sorted(before.keys() | after.keys())
-        if name != "urls" and _plain(before.get(name)) != _plain(after.get(name))
+        if name != "urls" and plain(before.get(name)) != plain(after.get(name))
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value with its URLs as they are before somebody signs them: without a query."""
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value.partition("?")[0] if isinstance(value, str) and value.startswith("http") else value

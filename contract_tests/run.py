@@ -125,6 +125,7 @@ def _called(model: Model, pattern: str) -> bool:
 def chosen(session: Session, options: Options) -> list[Case]:
     """The cases that the options ask for, in the order in which they run.
 
+    Where only judges are asked for, all that they are to judge is among them; a report leaves that out.
     Raises BadOptions where there are none, or none of a name that is asked for.
     """
     layers = options.layers or _usual_layers(options)
@@ -135,11 +136,7 @@ def chosen(session: Session, options: Options) -> list[Case]:
         for case in CASES[layer](session)
         if not (options.pages_only and case.source == "reading")
     ]
-    found = [
-        case
-        for case in everything
-        if case.layer in layers and (not options.case or any(_matches(case, each) for each in options.case))
-    ]
+    found = [case for case in everything if _asked_for(case, options)]
     for each in options.case:
         if not any(_matches(case, each) for case in found):
             raise BadOptions(f"there is no case {each}")
@@ -148,6 +145,11 @@ def chosen(session: Session, options: Options) -> list[Case]:
     if not found:
         raise BadOptions("there are no cases")
     return found
+
+
+def _asked_for(case: Case, options: Options) -> bool:
+    layers = options.layers or _usual_layers(options)
+    return case.layer in layers and (not options.case or any(_matches(case, each) for each in options.case))
 
 
 def _usual_layers(options: Options) -> tuple[str, ...]:
@@ -206,7 +208,7 @@ def examine(
         url=options.url,
         edition=options.edition,
         seed=options.seed,
-        findings=tuple(findings),
+        findings=tuple(each for each in findings if _asked_for(each.case, options)),
         stopped=stopped,
         sent=session.target.sent,
         begun=session.target.begun,

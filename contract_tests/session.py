@@ -72,12 +72,12 @@ class Session:
     def submit(self, model: Model, /, **given: Any) -> dict[str, Any]:
         """The `data` of a new task, with the required fields filled in.
 
-        Raises Broken where it is not accepted, Unproven where the budget does not allow it.
+        Raises Unproven where it is not accepted, or the budget does not allow it.
         """
         self.require(model)
         exchange = self.post(model, {**smallest(model), **given}, accepted=True)
         if not exchange.accepted:
-            raise Broken(f"a good request was refused with HTTP {exchange.status}")
+            raise Unproven(f"a good request was refused with HTTP {exchange.status}")
         return exchange.data
 
     def poll(self, name: str, *, version: str = "v3", short: bool = False) -> dict[str, Any]:
@@ -139,11 +139,6 @@ class Session:
     def has_clock(self) -> bool:
         """Whether the target's time can be moved, and its tasks with it."""
         return self.has_control and self._health.get("backend", "simulated") == "simulated"
-
-    @property
-    def both_versions(self) -> bool:
-        """Whether the target answers on the version, too, that no page shows."""
-        return all(self.serves(model) for model in self.models)
 
     @property
     def takes_any_key(self) -> bool:

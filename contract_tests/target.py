@@ -22,6 +22,7 @@ _MOST_SILENCES = 12
 _MOST_BUSY = 3
 _PAUSES = (0.2, 1.0, 3.0)
 _PAUSE = 0.25
+_SUCCESS = 2
 _PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
 _KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
 
@@ -94,17 +95,17 @@ class Target:
 
     def send(self, request: Request) -> Exchange:
         """The answer to a request."""
-        self._hold_back(request)
+        self.hold_back(request)
         try:
             exchange = self._runner.run(self._patiently(request))
         except Silence as silence:
+            self.begun += request.paid  # nobody knows what became of it
             self._silences += silence.long
             self._look_for_life(str(silence))
             raise Broken(str(silence)) from silence
         self._silences = 0
         self._look_for_room(exchange)
-        if exchange.accepted and request.method == "POST" and not request.path.startswith("/_mock/"):
-            self.begun += 1
+        self.count(exchange)
         if exchange.status in {401, 403} and request.keyed:
             self._look_for_entry(exchange)
         return exchange
@@ -136,9 +137,15 @@ class Target:
             self.sleep(_PAUSE)
             wait -= _PAUSE
 
-    def _hold_back(self, request: Request) -> None:
+    def count(self, exchange: Exchange) -> None:
+        """Counts a task where the answer may mean that one was begun."""
+        if _may_begin(exchange.request) and exchange.status // 100 == _SUCCESS:
+            self.begun += 1
+
+    def hold_back(self, request: Request) -> None:
+        """Raises Unproven for a request that the budget does not allow."""
         budget = self.manners.budget
-        if budget is None or request.method != "POST" or request.path.startswith("/_mock/"):
+        if budget is None or not _may_begin(request):
             return
         if request.paid and self.begun >= budget:
             raise Unproven(f"it would begin a task, and --budget {budget} allows no more")
@@ -240,6 +247,10 @@ class Target:
             raise Stopped(f"{self.url} {silence}") from silence
         if found <= {401, 403}:
             raise Stopped(f"{self.url} refuses the key: HTTP {exchange.status}; give it with --api-key")
+
+
+def _may_begin(request: Request) -> bool:
+    return request.method == "POST" and not request.path.startswith("/_mock/")
 
 
 class Silence(Exception):

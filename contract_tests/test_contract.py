@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract_tests.case import Case, Stopped
+from contract_tests.case import MISHAP, Case, Stopped
 from contract_tests.run import find
 from contract_tests.session import Session
 
@@ -12,6 +12,8 @@ def test_the_target_keeps_its_contract(case: Case, target_session: Session) -> N
         finding = find(target_session, case)
     except Stopped as error:
         pytest.exit(str(error), returncode=2)
+    if finding.message.startswith(MISHAP):
+        pytest.fail(finding.message, pytrace=False)
     if finding.verdict == "not proven":
         pytest.skip(finding.message)
     if finding.verdict == "refuted":

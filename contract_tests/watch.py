@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from contract_tests import laws
 from contract_tests.case import Case, Finding, Source, Unproven
 from contract_tests.exchange import Exchange
-from contract_tests.judges import CORE, RS, Judges, Remark
+from contract_tests.judges import CORE, RS, Judges, Remark, is_reading
 
 if TYPE_CHECKING:
     from contract_tests.session import Session
@@ -55,8 +55,7 @@ class Watch:
         """
         operation = self.judges.operation(exchange.request)
         name = operation.name if operation else ELSEWHERE
-        if operation is not None:
-            self.judged[name] += 1
+        self.judged[name] += 1
         said = list(self.judges.judge(exchange))
         for remark in said:
             if self._counts((remark.judge, name, remark.field, remark.rule)):
@@ -85,7 +84,9 @@ class Watch:
             return []
         if before is not None:
             self.again[operation, before.status in laws.FINAL] += 1
-        now, found = laws.see(before, {key: _digest(value) for key, value in exchange.data.items()})
+        now, found = laws.see(
+            before, {key: _digest(laws.plain(value)) for key, value in exchange.data.items()}
+        )
         self.seen[name] = (now, ended if ended is not None else last)
         while self.brief and len(self.seen) > _MOST_SEEN:
             del self.seen[next(iter(self.seen))]
@@ -113,7 +114,7 @@ class Watch:
         times = max(self.kinds[each.judge, name, place, rule] for each in mine)
         words = dict.fromkeys(f"{each.judge}: {each.message}" for each in mine)
         message = "; ".join(list(words)[:4]) + (f" ({times} times)" if times > 1 else "")
-        source: Source = "reading" if rule.startswith("error ") else "page"  # no page tells of errors
+        source: Source = "reading" if is_reading(rule) else "page"
         says = f"{place or 'the exchange'} keeps the rule {rule}"
         return Finding(
             case=seen_case(name, place, rule, label=rule, says=says, source=source),

@@ -263,7 +263,7 @@ def test_a_good_request_that_is_refused_is_held_against_the_upstream(
 
     running = within(hosted(refuse))
     httpx.post(f"{running.url}{SUBMIT}", json={"prompt": "x"}, headers=KEY)
-    assert ("v3/flux-schnell-lora", "", "refused") in running.stop()
+    assert ("v3/flux-schnell-lora", "", "request refused") in running.stop()
 
 
 def test_the_address_to_poll_leads_to_the_proxy(hosted: Host, within: StartWithin) -> None:

@@ -204,4 +204,4 @@ def test_remarks_are_recorded_with_their_exchange(serve: StartServer, start: Sta
     running.stop()
     line = json.loads(path.read_text())
     told = {(each["judge"], each["field"], each["rule"]) for each in line["remarks"]}
-    assert ("jsonschema-rs", "loras[].scale", "type") in told
+    assert ("jsonschema-rs", "loras[].scale", "request type") in told

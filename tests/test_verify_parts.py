@@ -259,7 +259,7 @@ def test_a_judge_tells_of_a_refusal_without_a_reason() -> None:
         method="POST", path="/api/v3/wavespeed-ai/flux-schnell-lora", headers=(JSON,), body=b'{"prompt": "x"}'
     )
     found = judges.judge(exchange_of(sent, 400, {"code": 400, "message": "no"}))
-    assert [(each.judge, each.rule) for each in found] == [(RS, "refused"), (CORE, "refused")]
+    assert [(each.judge, each.rule) for each in found] == [(RS, "request refused"), (CORE, "request refused")]
 
 
 UNKNOWN = {(RS, "error status"), (CORE, "error ResponseNotFound")}

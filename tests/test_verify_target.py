@@ -156,8 +156,8 @@ def test_a_target_that_goes_on_being_silent_is_not_waited_for_for_hours(
 ) -> None:
     with speaking(but(is_post, how)) as target:
         run = examined(target, seconds=0.1)
-    assert sum(map(is_post, target.asked)) == 5
-    assert (run.report.exit_code, run.verdicts[:5]) == (1, ["refuted"] * 4 + ["not proven"])
+    assert sum(map(is_post, target.asked)) == 12
+    assert (run.report.exit_code, run.verdicts[:12]) == (1, ["refuted"] * 11 + ["not proven"])
     assert run.report.findings[0].message == "gave no complete answer within 0.1 s"
     assert "in a row" in run.report.stopped
 

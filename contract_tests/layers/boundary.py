@@ -140,4 +140,4 @@ def _check(model: Model, body: Any, accepted: bool, session: Session) -> None:
     if not accepted and exchange.accepted:
         raise Broken("accepted, although the contract does not allow it")
     if not accepted and exchange.status not in REFUSALS:
-        raise Broken(f"refused with HTTP {exchange.status} instead of 400")
+        raise Broken(f"answered with HTTP {exchange.status}, neither accepted nor refused with 400 or 422")

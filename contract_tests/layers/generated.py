@@ -23,7 +23,11 @@ PHASES = {
 }
 _EXAMPLES = 20
 _NEEDED = 1000  # about as many tasks as all phases begin
-_REFUSED = (400, 401, 404, 405, 415)
+_REFUSED = (400, 401, 403, 404, 405, 415, 422)
+_BAD_REQUEST = 400
+_BEYOND = "Schemathesis, beyond the pages"
+# Of errors and their forms no page tells, nor of texts and fields that a schema allows by not naming them.
+_READINGS = ("unsupported_method", "ignored_auth", "missing_required_header", "positive_data_acceptance")
 _LONG = 300
 _NO_ANSWER = 599
 _OURS = (
@@ -59,6 +63,7 @@ def cases(session: Session) -> Iterator[Case]:
         checks["Schemathesis, accepted and refused"] = partial(_not_vacuous, path, submits)
         if submits:
             checks["Schemathesis, defaults"] = partial(_defaults_kept, path)
+        checks[_BEYOND] = partial(_phase_kept, path, _BEYOND)
         for label, check in checks.items():
             yield Case(
                 layer="generated",
@@ -66,7 +71,7 @@ def cases(session: Session) -> Iterator[Case]:
                 field="",
                 rule="generated",
                 label=label if path.endswith("result") or submits else f"{label}, by the short address",
-                source="page" if documented else "reading",
+                source="page" if documented and label != _BEYOND else "reading",
                 says="what the schema allows is accepted, nothing else is, and every answer keeps its schema",
                 check=check,
             )
@@ -115,15 +120,16 @@ def _document(session: Session) -> dict[str, Any]:
 
 
 def _trimmed(item: Any, names: set[str]) -> Any:
-    """The item without links to operations that are not there, and without what no page shows in a request.
+    """The item without links to operations that are not there, and without what no page says.
 
-    One such field asks the target to hold its answer until the task has ended.
+    That is fields in requests, of which one asks the target to hold its answer until the task has ended, and
+    that an answer has no other fields than those.
     """
     if isinstance(item, list):
         return [_trimmed(each, names) for each in item]
     if not isinstance(item, dict):
         return item
-    item = {key: _trimmed(value, names) for key, value in item.items()}
+    item = {key: _trimmed(value, names) for key, value in item.items() if key != "additionalProperties"}
     if "links" in item:
         item["links"] = {
             name: link for name, link in item["links"].items() if link.get("operationId") in names
@@ -239,11 +245,15 @@ def _take_in(run: Run, event: events.ScenarioFinished) -> None:
         if interaction.response is not None:
             run.statuses[case.path, interaction.response.status_code] += 1
     for name, checks in event.recorder.checks.items():
+        answer = event.recorder.interactions[name].response if name in where else None
+        bad = answer is not None and answer.status_code >= _BAD_REQUEST
         for check in checks:
             if check.status != Status.SUCCESS:
                 info = check.failure_info
                 said = f"{check.name}: {str(info.failure if info else '')[:_LONG]}"
-                run.failures.setdefault((where.get(name, ""), phase), []).append(said)
+                beyond = check.name in _READINGS or (bad and check.name.endswith("_conformance"))
+                at = where.get(name, "")
+                run.failures.setdefault((at, _BEYOND if beyond else phase), []).append(said)
 
 
 def _phase_kept(path: str, phase: str, session: Session) -> None:
@@ -253,7 +263,7 @@ def _phase_kept(path: str, phase: str, session: Session) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise Broken(f"{found[0]}{more}")
-    if run.sent[path, phase] == 0:
+    if not any(run.sent[path, each] for each in (PHASES.values() if phase == _BEYOND else (phase,))):
         raise Unproven("Schemathesis sent nothing there")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from contract_tests.case import Broken, Case, Source, Unproven
-from contract_tests.judges import CORE, RS
+from contract_tests.judges import CORE, RS, Remark, is_reading
 from contract_tests.laws import ORDER
 from contract_tests.session import Session
 from contract_tests.table import Field
@@ -16,7 +16,8 @@ _ENVELOPE = {
     "json": "every answer is one JSON object, to the letter",
     "envelope": "code is the HTTP status, message a text",
 }
-_ERRORS = {f"error {law}": f"{says}, errors too" for law, says in _ENVELOPE.items()}
+_OWN = {"own fields": "an envelope has code, message and data, and nothing else"}
+_ERRORS = {f"error {law}": f"{says}, errors too" for law, says in {**_ENVELOPE, **_OWN}.items()}
 _TASKS = {
     "status": f"status is {', '.join(ORDER)} and nothing else",
     "count": "outputs are empty until completed, and there are as many flags as outputs",
@@ -76,15 +77,15 @@ def _subjects(session: Session) -> Iterator[Subject]:
 def _of_judges(subject: Subject) -> Iterator[Case]:
     for judge in (RS, CORE):
         if subject.submits:
-            says = "what the schema allows is accepted, and nothing else"
-            check = partial(_no_remarks, judge, subject.name, "")
+            says = "what the page allows is accepted, and nothing else"
+            check = partial(_no_remarks, judge, subject.name, "request")
             yield _case(subject, f"requests, judged by {judge}", "judged", says, check)
         says = "every answer keeps its schema"
         check = partial(_no_remarks, judge, subject.name, "answer")
         yield _case(subject, f"answers, judged by {judge}", "answer", says, check)
         check = partial(_no_remarks, judge, subject.name, "error")
-        says = "every error has the status and the form that the contract gives it"
-        yield _case(subject, f"errors, judged by {judge}", "error", says, check, source="reading")
+        says = "errors, and all else that the pages leave open, are as the contract has them"
+        yield _case(subject, f"beyond the pages, judged by {judge}", "error", says, check, source="reading")
 
 
 def _case(
@@ -117,33 +118,40 @@ def _judged(session: Session, name: str) -> int:
     return count
 
 
-def _no_remarks(judge: str, operation: str, about: str, session: Session) -> None:
+def _kind(remark: Remark) -> str:
+    return "error" if is_reading(remark.rule) else remark.rule.partition(" ")[0]
+
+
+def _seen(session: Session, operation: str, kind: str) -> None:
+    """Raises Unproven where nothing was seen that could have broken a rule of this kind."""
     judged = _judged(session, operation)
-    if about == "error" and judged == session.watch.accepted[operation]:
+    accepted = session.watch.accepted[operation]
+    if kind == "error" and judged == accepted:
         raise Unproven("nothing was refused")
-    kinds = ("answer", "error")
+    if kind != "error" and not accepted:
+        raise Unproven("no good answer was seen")
+
+
+def _no_remarks(judge: str, operation: str, kind: str, session: Session) -> None:
     found = {
         remark: exchange
         for remark, exchange in session.watch.remarks.items()
-        if (remark.judge, remark.operation) == (judge, operation)
-        and (remark.rule.startswith(about) if about else not remark.rule.startswith(kinds))
+        if (remark.judge, remark.operation, _kind(remark)) == (judge, operation, kind)
     }
     if found:
         remark, exchange = next(iter(found.items()))
         where = f"{remark.field}: " if remark.field else ""
         more = f" (and {len(found) - 1} more remarks)" if len(found) > 1 else ""
-        raise Broken(f"{where}{remark.message}{more}, in {judged} exchanges", exchange)
+        raise Broken(f"{where}{remark.message}{more}", exchange)
+    _seen(session, operation, kind)
 
 
 def _field_kept(subject: Subject, field: Field, session: Session) -> None:
-    _judged(session, subject.name)
-    answers = session.watch.accepted.get(subject.name, 0)
-    if answers == 0:
-        raise Unproven("no good answer was seen")
+    _seen(session, subject.name, "answer")
     for remark, exchange in session.watch.remarks.items():
         if (
             remark.operation == subject.name
-            and remark.rule.startswith("answer ")
+            and _kind(remark) == "answer"
             and (remark.field == field.name or remark.field.startswith(f"{field.name}[]"))
         ):
             raise Broken(remark.message, exchange)
@@ -156,12 +164,9 @@ def _again(session: Session, operation: str, law: str) -> int:
 
 
 def _law_kept(operation: str, law: str, session: Session) -> None:
-    if operation != ELSEWHERE:
-        _judged(session, operation)
-        if law in _REPEATED and not _again(session, operation, law):
-            raise Unproven("no task was seen twice" if law != "final" else "no task was seen after its end")
-        if law in _TASKS and not session.watch.accepted.get(operation):
-            raise Unproven("no good answer was seen")
     for (name, fault), exchange in session.watch.faults.items():
         if (name, fault.rule) == (operation, law):
             raise Broken(f"{fault.field or 'the answer'}: {fault.message}", exchange)
+    _seen(session, operation, "error" if law in _ERRORS else "answer")
+    if law in _REPEATED and not _again(session, operation, law):
+        raise Unproven("no task was seen twice" if law != "final" else "no task was seen after its end")

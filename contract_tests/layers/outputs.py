@@ -4,6 +4,7 @@ import base64
 import binascii
 import io
 import json
+import re
 import struct
 
 from PIL import Image, UnidentifiedImageError
@@ -12,6 +13,7 @@ from contract_tests.case import Broken, Unproven
 from contract_tests.session import Session
 
 _HEADER = 8
+_DOWN = re.compile(r"lora_A\.|lora_down\.|lora\.down\.")
 
 
 def is_url(output: str) -> bool:
@@ -60,14 +62,16 @@ def size_of(image: bytes) -> str:
 
 
 def rank_of(weights: bytes) -> int:
-    """The rank of a LoRA in the safetensors format: the smallest dimension of its matrices.
+    """The rank of a LoRA in the safetensors format: the first dimension of the matrices that lead down.
 
-    Raises Broken where it is no such file.
+    Raises Broken where it is no such file, Unproven where it has no such matrices, or several ranks.
     """
     try:
         (length,) = struct.unpack("<Q", weights[:_HEADER])
         header = json.loads(weights[_HEADER : _HEADER + length])
-        shapes = [each["shape"] for name, each in header.items() if name != "__metadata__"]
-        return int(min(min(shape) for shape in shapes if len(shape) > 1))
+        ranks = {int(each["shape"][0]) for name, each in header.items() if _DOWN.search(name)}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Broken("the output is no safetensors file with matrices") from error
+        raise Broken("the output is no safetensors file") from error
+    if len(ranks) != 1:
+        raise Unproven(f"its ranks are {sorted(ranks)[:5]}")
+    return ranks.pop()

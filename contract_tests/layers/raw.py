@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from contract_tests import laws
@@ -65,7 +66,7 @@ def _check(session: Session, *, probe: Probe, to: Address) -> None:
         raise Unproven("there is no connection to an application in this process")
     if probe.ends and target.url.startswith("https:"):
         raise Unproven("over TLS, one cannot stop sending and still listen")
-    _hold_back(session, probe)
+    session.target.hold_back(replace(told(probe.sent, to.prefix), paid=probe.paid))
     greeting = _greeting(session)
     _count(session)
     began = time.perf_counter()
@@ -84,16 +85,6 @@ def _check(session: Session, *, probe: Probe, to: Address) -> None:
         if reply is None and probe.quiet and isinstance(error, HungUp):
             return
         raise Broken(_without_key(str(error), target.key), session.exchanges[-1]) from error
-
-
-def _hold_back(session: Session, probe: Probe) -> None:
-    budget, begun = session.target.manners.budget, session.target.begun
-    if budget is None or not probe.sent.startswith(b"POST "):
-        return
-    if probe.paid and begun >= budget:
-        raise Unproven(f"it would begin a task, and --budget {budget} allows no more")
-    if begun > budget:
-        raise Unproven("the target began tasks that it should have refused; nothing more is sent to it")
 
 
 def _greeting(session: Session) -> int:
@@ -133,8 +124,7 @@ def _record(session: Session, probe: Probe, to: Address, reply: Reply | None, se
         sent=probe.sent + probe.held,
     )
     session.exchanges.append(exchange)
-    if exchange.accepted and exchange.request.method == "POST":
-        session.target.begun += 1
+    session.target.count(exchange)
     return exchange
 
 

@@ -15,7 +15,7 @@ from .population import population
 from .trial import Order, Trial, try_one
 
 _EDITIONS = ("current", "flux-lora")
-_TYPICAL = ("flux-schnell-lora", "flux-dev-lora-trainer-turbo")
+_TYPICAL = ("flux-schnell-lora", "v3/flux-dev-lora-trainer-turbo")
 
 
 def main(arguments: list[str] | None = None) -> int:
