@@ -1,4 +1,4 @@
-"""Servers that keep what the pages say in ways of their own are accused of nothing; no task is begun unasked."""
+"""Servers that keep what the pages say in ways of their own are accused of nothing, and no task is begun."""
 
 import json
 from collections.abc import Callable, Mapping
