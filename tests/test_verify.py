@@ -177,3 +177,10 @@ def test_plain_pytest_ends_at_once_where_there_is_no_server() -> None:
     told = pytest_told("--target", "http://127.0.0.1:9", "--layer", "protocol")
     assert told.returncode == 2
     assert "cannot be reached" in told.stdout + told.stderr
+
+
+def test_a_case_of_the_judges_is_reported_alone_after_what_it_judges(make_client: MakeClient) -> None:
+    case = ("v3/predictions law: order",)
+    report = verify(Options(app=make_client().app, only=("v3/flux-schnell-lora",), case=case))
+    assert [(each.case.id, each.verdict) for each in report.findings] == [(*case, "proven")]
+    assert report.sent > 1000
