@@ -20,7 +20,6 @@ from contract_tests.case import Case, Finding
 EDITIONS = ("current", "flux-lora")
 FIRST = {mutant.family: mutant for mutant in reversed(list(population().values()))}
 QUICK = ("boundary", "defaults", "protocol", "lifecycle", "judges")
-TYPICAL = ("v2/flux-schnell-lora", "v3/flux-schnell-lora", "v3/flux-dev-lora-trainer-turbo")
 MAX = "num_images max + a step (v3/flux-dev-lora)"
 DEFAULT = "num_inference_steps default is 28 (v3/flux-schnell-lora)"
 
@@ -145,7 +144,9 @@ def test_a_mutant_is_killed_by_a_finding_about_its_own_fault() -> None:
 @pytest.mark.parametrize("family", FIRST)
 def test_one_mutant_of_each_family_is_killed_for_its_own_fault(family: str) -> None:
     mutant = FIRST[family]
-    found = trial.try_one(Order(name=mutant.name, layers=QUICK, models=mutant.models or TYPICAL))
+    found = trial.try_one(
+        Order(name=mutant.name, layers=QUICK, models=mutant.models or run.TYPICAL[mutant.edition])
+    )
     assert found.found, found.said
 
 

@@ -15,7 +15,10 @@ from .population import population
 from .trial import Order, Trial, try_one
 
 _EDITIONS = ("current", "flux-lora")
-_TYPICAL = ("flux-schnell-lora", "v3/flux-dev-lora-trainer-turbo")
+TYPICAL = {
+    "current": ("flux-schnell-lora", "v3/flux-dev-lora-trainer-turbo"),
+    "flux-lora": ("flux-schnell-lora",),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     layers = tuple(asked.layer)
     orders = [
-        Order(name=each.name, layers=layers, models=(each.models or _TYPICAL) if asked.narrow else ())
+        Order(
+            name=each.name,
+            layers=layers,
+            models=(each.models or TYPICAL[each.edition]) if asked.narrow else (),
+        )
         for each in _chosen(asked.only)
     ]
     if not asked.only:
