@@ -91,7 +91,7 @@ def open_session(options: Options) -> Session:
     )
     try:
         target = Target(
-            url=options.url, key=options.key, manners=manners, app=options.app, doors=_doors(models[0])
+            url=options.url, key=options.key, manners=manners, app=options.app, doors=_doors(models)
         )
     except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         # The address, a proxy of the environment or the certificates are not what httpx takes.
@@ -111,10 +111,15 @@ def open_session(options: Options) -> Session:
     )
 
 
-def _doors(model: Model) -> tuple[Request, ...]:
-    """Requests that begin no task and need a key: a result, and a submit that has to be refused."""
-    poll = Request(method="GET", path=model.result.format(id=0))
-    return (poll, Request(method="POST", path=model.path, headers=(JSON,), body=b"[]"))
+def _doors(models: Iterable[Model]) -> tuple[Request, ...]:
+    """Requests that begin no task and need a key, on each version: a result, and a submit to be refused."""
+    found: dict[str, Request] = {}
+    for model in models:
+        poll = model.result.format(id=0)
+        found[poll] = Request(method="GET", path=poll)
+        refused = Request(method="POST", path=model.path, headers=(JSON,), body=b"[]")
+        found.setdefault(model.version, refused)
+    return tuple(found.values())
 
 
 def _called(model: Model, pattern: str) -> bool:

@@ -117,6 +117,14 @@ def _no_key_for_result(headers: Headers, wanted: tuple[int, ...], model: Model, 
         expect(session.send(Request(method="GET", path=each, keyed=False, headers=headers)), *wanted)
 
 
+def _with_key(model: Model, session: Session) -> None:
+    exchange = submit(model, session, paid=True)
+    if exchange.accepted:
+        exchange = session.get(model.result.format(id=exchange.data.get("id")))
+    if exchange.status in {401, 403}:
+        raise Broken(f"the key is good elsewhere, and here answered with HTTP {exchange.status}")
+
+
 def _wrong_key(model: Model, session: Session) -> None:
     if session.takes_any_key:
         raise Unproven("the target takes any key, as a server for tests may")
@@ -188,6 +196,8 @@ def _of_submits(model: Model) -> Iterator[Claim]:
     yield Claim(label="an unknown path", rule="path", says=says, check=_unknown_path, source="reading")
     says = "without a key nothing else is looked at"
     yield Claim(label="the key goes first", rule="key", says=says, check=_key_before_body, source="reading")
+    says = "a key that is good for anything is good for all"
+    yield Claim(label="with the key", rule="key", says=says, check=_with_key)
     yield from _without_keys("a request needs a key", _without_key)
     yield from of_bodies(model)
     for method in ("GET", "PUT", "PATCH", "DELETE"):
