@@ -1,6 +1,7 @@
 """The suite's commands: `wavemock verify`, `wavemock proxy`, `wavemock drift`."""
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -195,8 +196,12 @@ def _deliver(outcome: Any, directory: Path | None) -> None:
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    try:
         click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left would be written, and fail, once more at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command()

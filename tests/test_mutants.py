@@ -19,7 +19,7 @@ from contract_tests.case import Case, Finding
 
 EDITIONS = ("current", "flux-lora")
 FIRST = {mutant.family: mutant for mutant in reversed(list(population().values()))}
-QUICK = ("boundary", "defaults", "protocol", "lifecycle", "judges")
+QUICK = ("boundary", "defaults", "protocol", "lifecycle", "raw", "judges")
 MAX = "num_images max + a step (v3/flux-dev-lora)"
 DEFAULT = "num_inference_steps default is 28 (v3/flux-schnell-lora)"
 

@@ -53,8 +53,9 @@ def test_an_older_edition_keeps_its_own_contract(server: Server) -> None:
 
 
 def test_one_edition_is_not_taken_for_another(server: Server) -> None:
-    report = verify(Options(url=server.url, edition="flux-lora", layers=("defaults",)))
-    assert "v3/flux-dev-lora strength unless given: 0.8 is filled in instead of 0.6" not in complaints(report)
+    report = verify(Options(url=server.url, edition="flux-lora", layers=("boundary",)))
+    refused = "refused with HTTP 400, although the contract allows it"
+    assert f"v2/flux-dev-lora the smallest request: {refused}" in complaints(report)
     assert report.exit_code == 1
 
 
@@ -144,7 +145,7 @@ def pytest_told(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_plain_pytest_runs_the_suite_against_a_server(server: Server) -> None:
-    told = pytest_told("--target", server.url, "--layer", "protocol", "--only", "v3/flux-schnell-lora", "-v")
+    told = pytest_told("--target", server.url, "--layer", "protocol", "--only", "v3/flux-schnell-lora", "-vv")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "[v3/flux-schnell-lora the page's curl] PASSED" in told.stdout
 
@@ -164,7 +165,7 @@ def test_plain_pytest_runs_it_in_process(tmp_path: Path) -> None:
 
 def test_plain_pytest_is_red_where_the_contract_is_broken(server: Server) -> None:
     told = pytest_told(
-        "--target", server.url, "--edition", "flux-lora", "--layer", "defaults", "--only", "v2/flux-dev-lora"
+        "--target", server.url, "--edition", "flux-lora", "--layer", "boundary", "--only", "v2/flux-dev-lora"
     )
     assert told.returncode == 1
     assert (

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,12 @@ def test_ctrl_c_ends_a_run_with_a_report(tmp_path: Path) -> None:
     with (
         speaking(answer) as target,
         subprocess.Popen(
-            [*PROGRAM, target.url, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*PROGRAM, target.url, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Who runs in the background may have been told to ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
         ) as process,
     ):
         assert reached.wait(30)

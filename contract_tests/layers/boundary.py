@@ -35,6 +35,16 @@ def describe(field: Field) -> str:
     return said + (f"; {field.default!r} unless given" if field.default is not None else "")
 
 
+def _usual(model: Model) -> dict[str, Any]:
+    """A body with every field that has a default, at that."""
+    defaults = {
+        each.name: each.default
+        for each in model.request
+        if each.default is not None and _INSIDE not in each.name
+    }
+    return {**smallest(model), **defaults}
+
+
 def _together(model: Model) -> dict[str, dict[str, Any]]:
     """Bodies with all fields that have a range, at the same end of it."""
     ends: dict[str, dict[str, Any]] = {"all at min": smallest(model), "all at max": smallest(model)}
@@ -71,6 +81,9 @@ def _of_field(model: Model, field: Field) -> Iterator[Case]:
     elif field.required:
         body = {name: value for name, value in smallest(model).items() if name != field.name}
         yield _case(model, field, "missing", "required", body, accepted=False)
+    else:
+        body = {name: value for name, value in _usual(model).items() if name != field.name}
+        yield _case(model, field, "left out alone", "required", body, accepted=True)
     if field.kind == "array":
         yield from _of_array(model, field)
 
