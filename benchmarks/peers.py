@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,27 +119,27 @@ def ended(name: str, report: Report) -> str:
     return said
 
 
-@click.command()
-@click.option("--prism", "prism_path", default=shutil.which("prism"), metavar="PATH", help="Prism's command.")
-@click.option(
-    "--mockoon",
-    "mockoon_path",
-    default=shutil.which("mockoon-cli"),
-    metavar="PATH",
-    help="Mockoon's command.",
+KNOWN: Mapping[str, tuple[str, Callable[[str], Peer]]] = {
+    "Prism": ("prism", prism),
+    "Mockoon": ("mockoon-cli", mockoon),
+    "Specmatic": ("specmatic", specmatic),
+}
+"""The other servers: how each one's command is called, and what is made of where it is."""
+
+
+@click.command(
+    params=[
+        click.Option(
+            [f"--{name.lower()}"], default=shutil.which(command), metavar="PATH", help=f"{name}'s command."
+        )
+        for name, (command, _) in KNOWN.items()
+    ]
 )
-@click.option(
-    "--specmatic",
-    "specmatic_path",
-    default=shutil.which("specmatic"),
-    metavar="PATH",
-    help="Specmatic's command.",
-)
-def main(prism_path: str | None, mockoon_path: str | None, specmatic_path: str | None) -> None:
+def main(**paths: str | None) -> None:
     """Let the contract suite judge other mock servers of the same document, where they are installed."""
     peers = [wavemock()]
-    known = {"Prism": (prism, prism_path), "Mockoon": (mockoon, mockoon_path)}
-    for name, (make, path) in {**known, "Specmatic": (specmatic, specmatic_path)}.items():
+    for name, (_, make) in KNOWN.items():
+        path = paths[name.lower()]
         if path is None:
             click.echo(f"{name} is not here, and left out; --{name.lower()} says where it is", err=True)
         else:

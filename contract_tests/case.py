@@ -73,6 +73,7 @@ class Report:
     """What a whole run came to. `stopped` says why it could not go on; it is empty where it came to its end.
 
     `sent` counts requests, `begun` tasks that the target accepted; `again` is the command that repeats it.
+    `alone` repeats one case once `--case` and its id stand behind it; it is empty where none can be repeated.
     """
 
     url: str
@@ -84,6 +85,7 @@ class Report:
     begun: int
     seconds: float
     again: str
+    alone: str = ""
 
     def of(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings of one verdict."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _REMARKS = {
     *("title", "description", "summary", "example", "examples", "externalDocs", "xml", "deprecated"),
     *("discriminator", "operationId", "tags", "links", "servers", "callbacks"),
@@ -14,6 +13,9 @@ _INNER = frozenset({"properties", "items", "required", "additionalProperties"})
 Aspects = Mapping[str, Any]
 """What a contract says of one place, by the name of the keyword."""
 
+# Defaults of a new field that are as good as leaving it out. A number may do anything, and what is inside of
+# an object has defaults of its own.
+_OFF = ("", "false", '""', "[]")
 OBJECT = "(the object)"
 _BODY = "(the body)"
 
@@ -138,6 +140,7 @@ def _whole(operation: str, place: str, known: Place, other: Picture, *, added: b
     if outer is None and place:
         return
     told, required = said(known.aspects.get("type")) or "documented", known.aspects.get("required")
+    default = said(known.aspects.get("default"))
     if not place:
         aspect, noticeable = "operation", not added
     elif place.isdigit() or place == "default":
@@ -145,6 +148,8 @@ def _whole(operation: str, place: str, known: Place, other: Picture, *, added: b
     elif is_answer(place):
         closed = outer is not None and outer.aspects.get("additionalProperties") is False
         aspect, noticeable = "field", closed or not added
+    elif added and not required and default not in _OFF:
+        aspect, noticeable, told = "field", True, f"{told}, default {default}"
     else:
         aspect, noticeable = "field", not added or bool(required)
     told += ", required" if aspect == "field" and required else ""

@@ -1,5 +1,7 @@
 """The suite's commands: `wavemock verify`, `wavemock proxy`, `wavemock drift`."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shlex
@@ -7,12 +9,17 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from contract_tests.case import LAYERS
+
+if TYPE_CHECKING:
+    from contract_tests.case import Case, Report
+    from contract_tests.run import Options
+    from contract_tests.session import Session
 
 _NEEDED = ("httpx", "hypothesis", "jinja2", "openapi_core", "rich", "schemathesis")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -26,6 +33,9 @@ openapi_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="Judge by the OpenAPI files in DIR too.",
+)
+report_option = click.option(
+    "--report", type=_FOLDER, metavar="DIR", help="Write report.html, junit.xml and report.json there."
 )
 
 
@@ -90,9 +100,7 @@ def _address(_context: click.Context, parameter: click.Parameter, url: str) -> s
 )
 @click.option("--case", multiple=True, metavar="ID", help="Run this case only; may be repeated, may hold *.")
 @click.option("--seed", default=0, show_default=True, help="The same seed sends the same requests.")
-@click.option(
-    "--report", type=_FOLDER, metavar="DIR", help="Write report.html, junit.xml and report.json there."
-)
+@report_option
 @click.option(
     "--timeout",
     "seconds",
@@ -140,9 +148,9 @@ def verify(report: Path | None, listed: bool, strict: bool, table: Path | None, 
     2: it could not be told. What could not be proven is counted, and said.
     """
     _require_extra()
-    from contract_tests.document import BadDocument  # noqa: PLC0415 - `--help` need not wait for the suite's libraries
-    from contract_tests.run import BadOptions, Options, chosen, open_session  # noqa: PLC0415
-    from contract_tests.table import DOCUMENTED, BadTable  # noqa: PLC0415
+    from contract_tests.document import BadDocument
+    from contract_tests.run import BadOptions, Options, chosen, open_session
+    from contract_tests.table import DOCUMENTED, BadTable
 
     options = Options(**flags, table=table or DOCUMENTED)
     with _told_plainly(BadOptions, BadTable, BadDocument):
@@ -156,9 +164,11 @@ def verify(report: Path | None, listed: bool, strict: bool, table: Path | None, 
         sys.exit(_verified(session, cases, options, report, strict))
 
 
-def _verified(session: Any, cases: Any, options: Any, directory: Path | None, strict: bool) -> int:
-    from contract_tests.report.terminal import progress  # noqa: PLC0415
-    from contract_tests.run import examine  # noqa: PLC0415
+def _verified(
+    session: Session, cases: list[Case], options: Options, directory: Path | None, strict: bool
+) -> int:
+    from contract_tests.report.terminal import progress
+    from contract_tests.run import examine
 
     if directory is not None:
         with _refused_report(directory):  # better now than after an hour
@@ -166,7 +176,7 @@ def _verified(session: Any, cases: Any, options: Any, directory: Path | None, st
     with progress(len(cases)) as told:
         outcome = examine(session, cases, options, told)
     _deliver(outcome, directory)
-    code: int = outcome.exit_code
+    code = outcome.exit_code
     return 1 if strict and code == 0 and outcome.of("not proven") else code
 
 
@@ -178,12 +188,12 @@ def _refused_report(directory: Path) -> Iterator[None]:
         raise _Refused(f"--report {directory}: {error.strerror or error}") from error
 
 
-def _deliver(outcome: Any, directory: Path | None) -> None:
+def _deliver(outcome: Report, directory: Path | None) -> None:
     """Prints a report and writes its files; what was found is told even where they cannot be written."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from contract_tests.report.files import write  # noqa: PLC0415
-    from contract_tests.report.terminal import show  # noqa: PLC0415
+    from contract_tests.report.files import write
+    from contract_tests.report.terminal import show
 
     try:
         if directory is not None:
@@ -215,9 +225,7 @@ def _print(text: str) -> None:
 @edition_option
 @openapi_option
 @click.option("--record", type=_FILE, metavar="FILE", help="Write every exchange there, a line of JSON each.")
-@click.option(
-    "--report", type=_FOLDER, metavar="DIR", help="Write report.html, junit.xml and report.json there."
-)
+@report_option
 @click.option(
     "--rewrite-urls/--no-rewrite-urls",
     default=True,
@@ -241,9 +249,9 @@ def proxy(report: Path | None, openapi: Path | None, **flags: Any) -> None:
       wavemock proxy --upstream https://api.wavespeed.ai --record session.jsonl
     """
     _require_extra()
-    from contract_tests.document import BadDocument  # noqa: PLC0415
-    from contract_tests.proxy import CannotServe, serve  # noqa: PLC0415
-    from contract_tests.recording import BadRecording  # noqa: PLC0415
+    from contract_tests.document import BadDocument
+    from contract_tests.proxy import CannotServe, serve
+    from contract_tests.recording import BadRecording
 
     def ready(url: str) -> None:
         _print(f"wavemock proxy passes {url} on to {flags['upstream']}  (Ctrl-C stops it and reports)")
@@ -268,7 +276,7 @@ def drift(before: str, after: str, everything: bool) -> None:
       wavemock drift current session.jsonl
     """
     _require_extra()
-    from contract_tests.drift import BadSource, compare, render_table  # noqa: PLC0415
+    from contract_tests.drift import BadSource, compare, render_table
 
     with _told_plainly(BadSource):
         found = compare(before, after, everything=everything)

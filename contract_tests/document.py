@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+"""What an OpenAPI file may say of a path's operations."""
+
 
 class BadDocument(Exception):
     """OpenAPI files that cannot be read; says which, and why."""

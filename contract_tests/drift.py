@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from contract_tests import changes, recording
-from contract_tests.changes import METHODS, OBJECT, Change, Picture
-from contract_tests.document import BadDocument, bundled, load, read_document, resolved
+from contract_tests.changes import OBJECT, Change, Picture
+from contract_tests.document import METHODS, BadDocument, bundled, load, read_document, resolved
 from contract_tests.exchange import strict_json
 from contract_tests.judges import RS, Judges, appoint
 

@@ -8,7 +8,12 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+Headers = tuple[tuple[str, str], ...]
+"""Names and values of headers."""
+ELIDED = "(elided)"
+"""Stands where a secret stood."""
 _LONG = 400
+_SHORTEST_KEY = 6  # a shorter one stands in any text by chance
 _BASE64 = re.compile(r'"(?:data:[a-z/+.-]+;base64,)?[A-Za-z0-9+/]{160,}={0,2}"')
 _SECRET = re.compile(r"authorization|cookie|token|secret|api[-_]?key|signature", re.IGNORECASE)
 
@@ -22,7 +27,7 @@ class Request:
 
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     body: bytes | None = None
     keyed: bool = True
     rooted: bool = False
@@ -35,7 +40,7 @@ class Exchange:
 
     request: Request
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     body: bytes
     seconds: float
 
@@ -44,12 +49,17 @@ class Exchange:
         return next((value for key, value in self.headers if key == name), "")
 
     @cached_property
+    def parsed(self) -> tuple[Any, str]:
+        """The body as JSON to the letter, and why it is none; the reason is empty where it is."""
+        try:
+            return strict_json(self.body), ""
+        except ValueError as error:
+            return None, str(error)
+
+    @property
     def json(self) -> Any:
         """The body as JSON to the letter; None where it is none."""
-        try:
-            return strict_json(self.body)
-        except ValueError:
-            return None
+        return self.parsed[0]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -107,6 +117,16 @@ def secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
+def tells_key(text: bytes, key: str) -> bool:
+    """Whether a text has the key in it, and not by chance."""
+    return len(key) >= _SHORTEST_KEY and key.encode() in text
+
+
+def without_key(text: str, key: str) -> str:
+    """The text with the key taken out wherever it does not stand by chance."""
+    return text.replace(key, ELIDED) if len(key) >= _SHORTEST_KEY else text
+
+
 def shown(text: bytes | None, most: int = _LONG) -> str:
     """A body for a person: what is long is shortened, what is not text is escaped."""
     said = elided((text or b"").decode("utf-8", "backslashreplace"))
@@ -117,6 +137,13 @@ def origin(url: str) -> str:
     """The server of an address, without the path below which the API stands."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def endpoint(url: str) -> tuple[str, int, bool]:
+    """Host and port of an address, and whether TLS is spoken there."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    return parts.hostname or "", parts.port or (443 if secure else 80), secure
 
 
 def curl(request: Request, url: str) -> str:

@@ -19,11 +19,10 @@ from contract_tests import recording
 from contract_tests.exchange import Exchange, Request
 from contract_tests.listener import LARGEST, Flow, Listener
 from contract_tests.rewriting import decoded, led_here
-from contract_tests.target import is_local
+from contract_tests.target import KEEP_ALIVE_SECONDS, is_local
 
 SMALL = 64 * 1024
 _CONNECT_SECONDS = 10.0
-_KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -74,7 +73,7 @@ class Forwarder:
         self.http = httpx.AsyncClient(
             trust_env=not is_local(str(self.upstream)),
             timeout=httpx.Timeout(self.seconds, connect=min(self.seconds, _CONNECT_SECONDS), pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ from openapi_core.exceptions import OpenAPIError
 from openapi_core.validation.request.exceptions import SecurityValidationError
 from werkzeug.datastructures import Headers, ImmutableMultiDict
 
+from contract_tests.document import METHODS
 from contract_tests.exchange import Exchange, Request, strict_json
 
 CORE, RS = "openapi-core", "jsonschema-rs"
@@ -28,7 +29,6 @@ _SILENT_OF_REQUESTS = ("media type", "json", "refused", "RequestBodyValidationEr
 _DEEPEST = 100
 _LONG = 300
 _HOST = "http://target"
-_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,10 @@ class Judges:
         }
         for judge, wrong in verdicts.items():
             if wrong is not None:
-                yield from _compared(judge, operation, exchange, wrong)
-        yield from _answer_by_schema(operation, exchange)
-        yield from _answer_by_core(self.core, operation, exchange)
+                yield from _said(judge, operation, "request", _compared(operation, exchange, wrong))
+        about = "error" if exchange.status >= _BAD_REQUEST else "answer"
+        yield from _said(RS, operation, about, _answer_by_schema(operation, exchange))
+        yield from _said(CORE, operation, about, _answer_by_core(self.core, exchange))
 
 
 def appoint(document: Mapping[str, Any]) -> Judges:
@@ -95,7 +96,7 @@ def appoint(document: Mapping[str, Any]) -> Judges:
     for path, item in document["paths"].items():
         pattern = re.compile(_TEMPLATE.sub("[^/]+", re.sub(r"[.*+?|()\[\]]", r"\\\g<0>", path)))
         for method, operation in item.items():
-            if method not in _METHODS:
+            if method not in METHODS:
                 continue
             found.append((method.upper(), pattern, _operation(path, operation)))
     # A path without a template goes before one with.
@@ -132,6 +133,14 @@ def field_of(path: list[str | int], name: str = "") -> str:
 
 
 Wrong = list[tuple[str, str, str]]
+"""Field, rule, and what is wrong in words."""
+
+
+def _said(judge: str, operation: Operation, about: str, wrong: Wrong) -> Iterator[Remark]:
+    for name, rule, message in wrong:
+        yield Remark(
+            judge=judge, operation=operation.name, field=name, rule=f"{about} {rule}", message=message
+        )
 
 
 def _reasons(validator: jsonschema_rs.Draft4Validator, value: Any) -> Wrong:
@@ -256,45 +265,28 @@ def _missing(cause: Any) -> str:
     return next((name for name in cause.validator_value if name not in cause.instance), "")
 
 
-def _compared(judge: str, operation: Operation, exchange: Exchange, wrong: Wrong) -> Iterator[Remark]:
-    """What the target did with a request against what the judge would have done."""
-    if not exchange.accepted and not wrong and operation.body and exchange.status in _REFUSALS:
-        wrong = [("", "refused", f"refused with HTTP {exchange.status}, although nothing is wrong with it")]
-    elif exchange.accepted:
-        wrong = [(name, rule, f"accepted, although {message}") for name, rule, message in wrong]
-    else:
-        return
-    for name, rule, said in wrong:
-        yield Remark(judge=judge, operation=operation.name, field=name, rule=f"request {rule}", message=said)
+def _compared(operation: Operation, exchange: Exchange, wrong: Wrong) -> Wrong:
+    """What the target did with a request against what a judge would have done."""
+    if exchange.accepted:
+        return [(name, rule, f"accepted, although {message}") for name, rule, message in wrong]
+    if not wrong and operation.body and exchange.status in _REFUSALS:
+        return [("", "refused", f"refused with HTTP {exchange.status}, although nothing is wrong with it")]
+    return []
 
 
 def _has_key(request: Request) -> bool:
     return any(name.lower() == "authorization" for name, _ in request.headers)
 
 
-def _about(exchange: Exchange) -> str:
-    return "error" if exchange.status >= _BAD_REQUEST else "answer"
-
-
-def _answer_by_schema(operation: Operation, exchange: Exchange) -> Iterator[Remark]:
-    about = _about(exchange)
+def _answer_by_schema(operation: Operation, exchange: Exchange) -> Wrong:
     validator = operation.answers.get(exchange.status)
     if validator is None:
-        said = f"HTTP {exchange.status} is not among {sorted(operation.answers)}"
-        yield Remark(judge=RS, operation=operation.name, field="", rule=f"{about} status", message=said)
-        return
-    try:
-        value = strict_json(exchange.body)
-    except ValueError as error:
-        said = f"the answer is no JSON: {error}"[:_LONG]
-        yield Remark(judge=RS, operation=operation.name, field="", rule=f"{about} json", message=said)
-        return
-    for name, rule, message in _reasons(validator, value):
-        yield Remark(judge=RS, operation=operation.name, field=name, rule=f"{about} {rule}", message=message)
+        return [("", "status", f"HTTP {exchange.status} is not among {sorted(operation.answers)}")]
+    value, why = exchange.parsed
+    return [("", "json", f"the answer is no JSON: {why}"[:_LONG])] if why else _reasons(validator, value)
 
 
-def _answer_by_core(core: OpenAPI, operation: Operation, exchange: Exchange) -> Iterator[Remark]:
-    about = _about(exchange)
+def _answer_by_core(core: OpenAPI, exchange: Exchange) -> Wrong:
     answer = _CoreResponse(
         data=exchange.body,
         status_code=exchange.status,
@@ -304,10 +296,7 @@ def _answer_by_core(core: OpenAPI, operation: Operation, exchange: Exchange) -> 
     try:
         core.validate_response(_for_core(exchange.request), answer)
     except OpenAPIError as error:
-        for name, rule, message in _from_core(error):
-            yield Remark(
-                judge=CORE, operation=operation.name, field=name, rule=f"{about} {rule}", message=message
-            )
+        return _from_core(error)
     except UnicodeDecodeError:
-        said = "the answer is not UTF-8"
-        yield Remark(judge=CORE, operation=operation.name, field="", rule=f"{about} json", message=said)
+        return [("", "json", "the answer is not UTF-8")]
+    return []

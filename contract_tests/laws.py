@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from contract_tests.case import Broken
 from contract_tests.exchange import Exchange
 
 ORDER: Mapping[str, int] = {"created": 0, "processing": 1, "completed": 2, "failed": 2}
@@ -122,6 +123,14 @@ def see(before: Seen | None, data: Mapping[str, Any]) -> tuple[Seen, list[Fault]
     return replace(
         now, status=max(before.status, now.status, key=lambda status: ORDER.get(status, 0))
     ), faults
+
+
+def hold(before: Seen | None, data: Mapping[str, Any]) -> Seen:
+    """What is known with one more answer. Raises Broken for the first law that it breaks."""
+    now, faults = see(before, data)
+    for fault in [*faults, *of_prediction(data)]:
+        raise Broken(f"{fault.field}: {fault.message}")
+    return now
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

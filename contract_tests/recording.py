@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import unquote_plus
 
-from contract_tests.exchange import Exchange, Request, elided, secret
+from contract_tests.exchange import ELIDED, Exchange, Headers, Request, elided, secret
 from contract_tests.judges import Remark
 
-HIDDEN = "(elided)"
-_BEARER = f"Bearer {HIDDEN}"
+_BEARER = f"Bearer {ELIDED}"
 _SMALL = 1024
 _WORD = r"[^\s\"'?&=/:;,{}]{0,64}"  # bounded, so that a hostile body costs no more than a long one
 _KEY = rf"{_WORD}?(?:token|secret|api[-_]?key|signature|password){_WORD}"
 _IN_QUERY = re.compile(rf"((?:^|[?&])(?:{_KEY}|key)=)[^&\s\"'#\\]+", re.IGNORECASE)
 _SLASH = re.compile(r"(?<!\\)((?:\\\\)*)\\/")
 _IN_JSON = re.compile(rf'("{_KEY}"\s*:\s*)"(?:[^"\\]|\\.)*"', re.IGNORECASE)
-
-Headers = tuple[tuple[str, str], ...]
 
 
 class BadRecording(Exception):
@@ -42,7 +39,7 @@ class Entry:
 
 def clean_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     """The headers with the secret ones blanked."""
-    return tuple((name, HIDDEN if secret(name) else value) for name, value in headers)
+    return tuple((name, ELIDED if secret(name) else value) for name, value in headers)
 
 
 def clean_path(path: str) -> str:
@@ -50,7 +47,7 @@ def clean_path(path: str) -> str:
     before, mark, query = path.partition("?")
     parts = [part.partition("=") for part in query.split("&")]
     blanked = [
-        f"{name}={HIDDEN}" if value and _names_a_key(unquote_plus(name)) else name + sign + value
+        f"{name}={ELIDED}" if value and _names_a_key(unquote_plus(name)) else name + sign + value
         for name, sign, value in parts
     ]
     return before + mark + "&".join(blanked)
@@ -62,7 +59,7 @@ def _names_a_key(name: str) -> bool:
 
 def clean_text(text: str) -> str:
     """A body without base64, and without keys, be they in the query of a URL or in a field named so."""
-    hidden = _IN_JSON.sub(rf'\1"{HIDDEN}"', _IN_QUERY.sub(rf"\1{HIDDEN}", text))
+    hidden = _IN_JSON.sub(rf'\1"{ELIDED}"', _IN_QUERY.sub(rf"\1{ELIDED}", text))
     return elided(_SLASH.sub(r"\1/", hidden))
 
 

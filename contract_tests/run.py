@@ -5,7 +5,7 @@ import re
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ import httpx
 
 from contract_tests.case import LAYERS, MISHAP, Broken, Case, Finding, Report, Stopped, Unproven
 from contract_tests.document import read_document
-from contract_tests.exchange import Exchange, Request
+from contract_tests.exchange import Exchange, Request, without_key
 from contract_tests.judges import appoint
 from contract_tests.layers import boundary, defaults, generated, judging, lifecycle, machine, protocol, raw
-from contract_tests.report.words import ELIDED
 from contract_tests.session import JSON, Session
 from contract_tests.table import DOCUMENTED, Model, read_models, read_results
 from contract_tests.target import Manners, Target, is_local
@@ -26,7 +25,6 @@ from contract_tests.watch import Watch
 _KEPT = 3
 _KIND_RATE = 5.0
 _KEY = re.compile("[!-~]+")
-_SHORTEST_KEY = 6  # a shorter one stands in any text by chance
 _INTERRUPTED = "it was interrupted"
 
 CASES: Mapping[str, Callable[[Session], Iterator[Case]]] = {
@@ -133,7 +131,7 @@ def chosen(session: Session, options: Options) -> list[Case]:
     Where only judges are asked for, all that they are to judge is among them; a report leaves that out.
     Raises BadOptions where there are none, or none of a name that is asked for.
     """
-    layers = options.layers or _usual_layers(options)
+    layers = _layers(options)
     everything = [
         case
         for layer in LAYERS
@@ -141,7 +139,7 @@ def chosen(session: Session, options: Options) -> list[Case]:
         for case in CASES[layer](session)
         if not (options.pages_only and case.source == "reading")
     ]
-    found = [case for case in everything if _asked_for(case, options)]
+    found = [case for case in everything if _asked_for(case, layers, options.case)]
     for each in options.case:
         if not any(_matches(case, each) for case in found):
             raise BadOptions(f"there is no case {each}")
@@ -152,15 +150,14 @@ def chosen(session: Session, options: Options) -> list[Case]:
     return found
 
 
-def _asked_for(case: Case, options: Options) -> bool:
-    layers = options.layers or _usual_layers(options)
-    return case.layer in layers and (not options.case or any(_matches(case, each) for each in options.case))
+def _asked_for(case: Case, layers: Collection[str], patterns: Collection[str]) -> bool:
+    return case.layer in layers and (not patterns or any(_matches(case, each) for each in patterns))
 
 
-def _usual_layers(options: Options) -> tuple[str, ...]:
-    """All of them; raw bytes are thrown at other people's machines only where somebody asks for it."""
+def _layers(options: Options) -> tuple[str, ...]:
+    """Those asked for, or all; raw bytes go to other people's machines only where somebody asks for it."""
     local = options.app is not None or is_local(options.url)
-    return tuple(layer for layer in LAYERS if local or layer != "raw")
+    return options.layers or tuple(layer for layer in LAYERS if local or layer != "raw")
 
 
 def _matches(case: Case, pattern: str) -> bool:
@@ -187,6 +184,7 @@ def examine(
 ) -> Report:
     """Runs the cases; after the target has gone, or somebody pressed Ctrl-C, the rest is not proven."""
     began = time.perf_counter()
+    layers = _layers(options)
     stopped = ""
     findings = []
     try:
@@ -213,29 +211,26 @@ def examine(
         url=options.url,
         edition=options.edition,
         seed=options.seed,
-        findings=tuple(each for each in findings if _asked_for(each.case, options)),
+        findings=tuple(each for each in findings if _asked_for(each.case, layers, options.case)),
         stopped=stopped,
         sent=session.target.sent,
         begun=session.target.begun,
         seconds=time.perf_counter() - began,
         again=command(options),
+        alone=command(replace(options, case=())),
     )
 
 
 def _reason(error: Stopped | KeyboardInterrupt, options: Options) -> str:
-    return _without(options.key, str(error)) if isinstance(error, Stopped) else _INTERRUPTED
-
-
-def _without(key: str, text: str) -> str:
-    return text.replace(key, ELIDED) if len(key) >= _SHORTEST_KEY else text
+    return without_key(str(error), options.key) if isinstance(error, Stopped) else _INTERRUPTED
 
 
 def _discreet(exchange: Exchange, key: str) -> Exchange:
     """The exchange without the key, which a target may have sent back."""
     return replace(
         exchange,
-        headers=tuple((name, _without(key, value)) for name, value in exchange.headers),
-        body=_without(key, exchange.body.decode("latin-1")).encode("latin-1"),
+        headers=tuple((name, without_key(value, key)) for name, value in exchange.headers),
+        body=without_key(exchange.body.decode("latin-1"), key).encode("latin-1"),
     )
 
 
@@ -262,7 +257,7 @@ def find(session: Session, case: Case) -> Finding:
     key = session.target.key
     return replace(
         finding,
-        message=_without(key, finding.message),
+        message=without_key(finding.message, key),
         exchanges=tuple(_discreet(each, key) for each in exchanges),
         seconds=time.perf_counter() - began,
     )
@@ -291,6 +286,7 @@ _FLAGS: Mapping[str, str] = {
     "--edition": "edition",
     "--only": "only",
     "--layer": "layers",
+    "--case": "case",
     "--budget": "budget",
     "--timeout": "seconds",
     "--patience": "patience",

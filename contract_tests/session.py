@@ -8,12 +8,13 @@ from typing import Any
 
 from contract_tests import laws
 from contract_tests.case import Broken, Unproven
-from contract_tests.exchange import Exchange, Request, origin
+from contract_tests.exchange import Exchange, Headers, Request, origin
 from contract_tests.table import Field, Model
 from contract_tests.target import Target
 from contract_tests.watch import Watch
 
 JSON = ("Content-Type", "application/json")
+NOBODYS_KEY = ("Authorization", "Bearer a-key-that-nobody-was-given")
 _ARCHIVE = "https://example.com/images.zip"
 _DAY = 86_400
 _STEP = 2
@@ -64,18 +65,19 @@ class Session:
             raise Unproven(f"{url[:200]} is not on the target")
         return self.get(url.removeprefix(server), rooted=True)
 
-    def post(self, model: Model, body: Any, *, accepted: bool) -> Exchange:
+    def post(self, model: Model, body: Any, *, accepted: bool, headers: Headers = ()) -> Exchange:
         """Submits a body. `accepted` is whether it ought to be, and so may begin a task."""
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.send(Request(method="POST", path=model.path, headers=(JSON,), body=text, paid=accepted))
+        headers = (JSON, *headers)
+        return self.send(Request(method="POST", path=model.path, headers=headers, body=text, paid=accepted))
 
-    def submit(self, model: Model, /, **given: Any) -> dict[str, Any]:
-        """The `data` of a new task, with the required fields filled in.
+    def submit(self, model: Model, headers: Headers = (), /, **given: Any) -> dict[str, Any]:
+        """The `data` of a new task, with the required fields filled in. `headers` come on top.
 
         Raises Unproven where it is not accepted, or the budget does not allow it.
         """
         self.require(model)
-        exchange = self.post(model, {**smallest(model), **given}, accepted=True)
+        exchange = self.post(model, {**smallest(model), **given}, accepted=True, headers=headers)
         if not exchange.accepted:
             raise Unproven(f"a good request was refused with HTTP {exchange.status}")
         return exchange.data
@@ -144,8 +146,8 @@ class Session:
     def takes_any_key(self) -> bool:
         """Whether a key that nobody was given opens the results."""
         if "any key" not in self.memo:
-            headers = (("Authorization", "Bearer a-key-that-nobody-was-given"),)
-            found = self.get(self.models[0].result.format(id=0), keyed=False, headers=headers)
+            path = self.models[0].result.format(id=0)
+            found = self.get(path, keyed=False, headers=(NOBODYS_KEY,))
             self.memo["any key"] = found.status not in {401, 403}
         return bool(self.memo["any key"])
 

@@ -15,6 +15,10 @@ from contract_tests.case import Broken, Stopped, Unproven
 from contract_tests.exchange import Exchange, Request
 
 LARGEST = 128 * 1024 * 1024
+PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
+"""Asks for a result that nobody asked for."""
+KEEP_ALIVE_SECONDS = 2
+"""Less than any server keeps a connection, so that none is found closed."""
 _AGENT = "wavemock-verify"
 _TRIES = 4
 _LONGEST_WAIT = 60.0
@@ -23,8 +27,6 @@ _MOST_BUSY = 3
 _PAUSES = (0.2, 1.0, 3.0)
 _PAUSE = 0.25
 _SUCCESS = 2
-_PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
-_KEEP_ALIVE_SECONDS = 2  # less than any server keeps a connection, so that none is found closed
 
 
 def is_local(url: str) -> bool:
@@ -61,7 +63,7 @@ class Target:
     """
 
     def __init__(
-        self, *, url: str, key: str, manners: Manners, app: Any = None, doors: tuple[Request, ...] = (_PROBE,)
+        self, *, url: str, key: str, manners: Manners, app: Any = None, doors: tuple[Request, ...] = (PROBE,)
     ) -> None:
         self.url = url.rstrip("/")
         self.app = app
@@ -80,7 +82,7 @@ class Target:
             transport=transport,
             trust_env=not is_local(url),
             timeout=None,  # noqa: S113 - the whole of an answer has one deadline, not each part of it
-            limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
             headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
         )
 
@@ -123,14 +125,14 @@ class Target:
         exchange = self._first_answer(wait)
         if exchange.status in {401, 403}:
             self._look_for_entry(exchange)
-        if _is_busy(exchange):
+        if is_busy(exchange):
             raise Stopped(f"{self.url} is too busy: HTTP {exchange.status}")
         return exchange
 
     def _first_answer(self, wait: float) -> Exchange:
         while True:
             try:
-                return self._runner.run(self._patiently(_PROBE))
+                return self._runner.run(self._patiently(PROBE))
             except Silence as silence:
                 if wait <= 0:
                     raise Stopped(f"{self.url} {silence}") from silence
@@ -157,7 +159,7 @@ class Target:
         for attempt in range(_TRIES):
             await self._pace()
             exchange = await self._once(request)
-            if not _is_busy(exchange):
+            if not is_busy(exchange):
                 break
             if attempt < _TRIES - 1:
                 wanted = _seconds(exchange.header("retry-after"), otherwise=2.0**attempt)
@@ -223,14 +225,14 @@ class Target:
             raise Stopped(f"{self.url} {silence}, for the {_MOST_SILENCES}th time in a row")
         for pause in _PAUSES:
             with contextlib.suppress(Silence):
-                self._runner.run(self._once(_PROBE))
+                self._runner.run(self._once(PROBE))
                 return
             self.sleep(pause)
         raise Stopped(f"{self.url} does not answer any more: it {silence}")
 
     def _look_for_room(self, exchange: Exchange) -> None:
         """Raises Unproven where the target is too busy to answer, Stopped where it stays so."""
-        if not _is_busy(exchange):
+        if not is_busy(exchange):
             self._busy = 0
             return
         self._busy += 1
@@ -279,7 +281,7 @@ def _why(error: Exception) -> str:
     return f"cannot be spoken to: {said}"
 
 
-def _is_busy(exchange: Exchange) -> bool:
+def is_busy(exchange: Exchange) -> bool:
     """Whether it asks for another time; 503 does so only where it says when."""
     return exchange.status == 429 or (exchange.status == 503 and bool(exchange.header("retry-after")))
 

@@ -1,13 +1,15 @@
 """Reports made by hand."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from contract_tests.case import Case, Finding, Report, Source, Verdict
-from contract_tests.exchange import Exchange, Request
+from contract_tests.exchange import Exchange, Headers, Request
 from contract_tests.report import terminal
+from contract_tests.session import Session
 
 MODEL = "v3/flux-schnell-lora"
 REFUSED = "accepted, although 5 is more than 4"
@@ -23,6 +25,7 @@ def a_case(
     layer: str = "boundary",
     source: Source = "page",
     says: str = "at most 4 images",
+    check: Callable[[Session], None] = lambda _: None,
 ) -> Case:
     return Case(
         layer=layer,
@@ -32,7 +35,7 @@ def a_case(
         label=label,
         source=source,
         says=says,
-        check=lambda _: None,
+        check=check,
     )
 
 
@@ -42,8 +45,8 @@ def an_exchange(
     path: str = "/api/v3/x",
     sent: bytes | None = b'{"num_images": 5}',
     body: bytes = b'{"code": 200}',
-    request_headers: tuple[tuple[str, str], ...] = (),
-    headers: tuple[tuple[str, str], ...] = (),
+    request_headers: Headers = (),
+    headers: Headers = (),
 ) -> Exchange:
     request = Request(method=method, path=path, headers=request_headers, body=sent)
     return Exchange(request=request, status=200, headers=headers, body=body, seconds=0.01)
@@ -66,6 +69,7 @@ def a_finding(
 
 
 def a_report(*findings: Finding, stopped: str = "", url: str = "http://127.0.0.1:8080") -> Report:
+    again = f"wavemock verify {url} --seed 7"
     return Report(
         url=url,
         edition="current",
@@ -75,7 +79,8 @@ def a_report(*findings: Finding, stopped: str = "", url: str = "http://127.0.0.1
         sent=3123,
         begun=41,
         seconds=72.3,
-        again=f"wavemock verify {url} --seed 7",
+        again=again,
+        alone=again,
     )
 
 

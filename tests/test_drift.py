@@ -72,6 +72,8 @@ def status(document: dict[str, Any]) -> dict[str, Any]:
 
 
 NEW = {"type": "string"}
+ON = {"type": "boolean", "default": True}
+SEED = {"type": "integer", "default": 0}
 Mutation = Callable[[dict[str, Any]], Any]
 PATTERN = json.dumps(sent(one_operation(), "size")["pattern"])
 SIZES = '{"maximum": 1536, "minimum": 512}'
@@ -116,6 +118,30 @@ MUTATIONS: list[tuple[Mutation, tuple[str, str, str, str, bool]]] = [
     (lambda d: schema(d)["properties"].pop("mask_image"), ("mask_image", "field", '"string"', "", True)),
     (lambda d: schema(d)["properties"].pop("loras"), ("loras", "field", '"array"', "", True)),
     (lambda d: schema(d)["properties"].update(more=NEW), ("more", "field", "", '"string"', False)),
+    (
+        lambda d: schema(d)["properties"].update(more=ON),
+        ("more", "field", "", '"boolean", default true', True),
+    ),
+    (
+        lambda d: schema(d)["properties"].update(more={**ON, "default": False}),
+        ("more", "field", "", '"boolean"', False),
+    ),
+    (
+        lambda d: schema(d)["properties"].update(more={**NEW, "default": "x"}),
+        ("more", "field", "", '"string", default "x"', True),
+    ),
+    (
+        lambda d: schema(d)["properties"].update(more={**NEW, "default": ""}),
+        ("more", "field", "", '"string"', False),
+    ),
+    (
+        lambda d: schema(d)["properties"].update(more={"type": "array", "default": []}),
+        ("more", "field", "", '"array"', False),
+    ),
+    (
+        lambda d: schema(d)["properties"].update(more=SEED),
+        ("more", "field", "", '"integer", default 0', True),
+    ),
     (
         lambda d: schema(d).update(additionalProperties=False),
         ("(the object)", "additionalProperties", "true", "false", True),

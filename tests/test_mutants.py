@@ -14,8 +14,9 @@ from mutants.mutant import Mutant, either, field, message, rule
 from mutants.population import population
 from mutants.server import changed, real
 from mutants.trial import Order, Trial
+from reports import a_case, a_finding
 
-from contract_tests.case import Case, Finding
+from contract_tests.case import Finding
 
 EDITIONS = ("current", "flux-lora")
 FIRST = {mutant.family: mutant for mutant in reversed(list(population().values()))}
@@ -95,17 +96,9 @@ def test_no_two_mutants_answer_the_same_questions_alike(outcomes: dict[str, tupl
 
 
 def _finding(name: str = "", *, about: str = "range", says: str = "", model: str = "v3/a") -> Finding:
-    case = Case(
-        layer="boundary",
-        model=model,
-        field=name,
-        rule=about,
-        label="max+1",
-        source="page",
-        says="",
-        check=lambda _: None,
+    return a_finding(
+        "refuted", case=a_case("max+1", model=model, field=name, rule=about, says=""), message=says
     )
-    return Finding(case=case, verdict="refuted", message=says)
 
 
 def test_a_finding_about_a_part_of_a_field_is_about_the_field() -> None:

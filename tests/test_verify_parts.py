@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reports import a_case, a_finding, a_report
 
 from contract_tests import laws
-from contract_tests.case import Case, Finding, Report, Verdict
+from contract_tests.case import Verdict
 from contract_tests.document import BadDocument, read_document
 from contract_tests.exchange import Exchange, Request, curl, shown, strict_json
 from contract_tests.judges import CORE, RS, Judges, appoint
@@ -283,9 +284,6 @@ def test_an_answer_is_held_against_its_schema(name: str) -> None:
     assert {(each.judge, each.rule) for each in found} == wanted
 
 
-CASE = Case(
-    layer="boundary", model="v3/m", field="f", rule="range", label="max", source="page", says="", check=print
-)
 EXIT_CODES: dict[str, tuple[list[Verdict], str, int]] = {
     "all proven": (["proven"], "", 0),
     "some not proven": (["proven", "not proven"], "", 0),
@@ -300,20 +298,9 @@ EXIT_CODES: dict[str, tuple[list[Verdict], str, int]] = {
 @pytest.mark.parametrize("name", EXIT_CODES)
 def test_the_exit_code_says_what_is_known(name: str) -> None:
     verdicts, stopped, code = EXIT_CODES[name]
-    findings = tuple(Finding(case=CASE, verdict=each, message="") for each in verdicts)
-    report = Report(
-        url=URL,
-        edition="current",
-        seed=0,
-        findings=findings,
-        stopped=stopped,
-        sent=0,
-        begun=0,
-        seconds=0,
-        again="",
-    )
-    assert report.exit_code == code
+    assert a_report(*map(a_finding, verdicts), stopped=stopped).exit_code == code
 
 
 def test_the_name_of_a_case_tells_model_field_and_value() -> None:
-    assert (CASE.id, replace(CASE, field="").id) == ("v3/m f max", "v3/m max")
+    case = a_case("max", model="v3/m", field="f")
+    assert (case.id, replace(case, field="").id) == ("v3/m f max", "v3/m max")

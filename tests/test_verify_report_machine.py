@@ -1,6 +1,7 @@
 """The contract suite's reports for machines: JUnit and JSON."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -51,6 +52,18 @@ def test_junit_tells_in_a_failure_how_to_see_it_again() -> None:
     assert failure.get("message") == REFUSED
     assert "the page says: at most 4 images" in (failure.text or "")
     assert "--case" in (failure.text or "")
+
+
+def test_what_cannot_be_run_alone_is_repeated_with_all_the_rest() -> None:
+    report = replace(MIXED, alone="", again="wavemock proxy --upstream http://h")
+    assert {each["again"] for each in json.loads(json_file.render(report))["findings"]} == {report.again}
+
+
+def test_the_command_of_a_run_of_many_cases_is_told_in_full() -> None:
+    report = replace(
+        BROKEN, again=" --case ".join(["wavemock verify", *[f"'{'x' * 80} {each}'" for each in range(40)]])
+    )
+    assert json.loads(json_file.render(report))["again"] == report.again
 
 
 def test_junit_skips_what_is_not_proven_and_says_why() -> None:

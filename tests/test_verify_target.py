@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import shlex
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -25,12 +27,12 @@ from bad_targets import (
     speaking,
     task,
 )
-from reports import printed
+from reports import a_case, printed
 
 from contract_tests import target as target_module
-from contract_tests.case import Broken, Case, Report, Unproven
+from contract_tests.case import Broken, Report, Unproven
 from contract_tests.exchange import Request
-from contract_tests.report import html, json_file, junit
+from contract_tests.report import html, json_file, junit, words
 from contract_tests.run import BadOptions, Options, chosen, examine, open_session, verify
 from contract_tests.session import Session
 from contract_tests.target import Manners, Target, is_local
@@ -101,6 +103,23 @@ def test_a_target_that_keeps_it_all_is_proven() -> None:
     with speaking(kept) as target:
         run = examined(target, METHODS)
     assert (run.report.exit_code, run.report.stopped, run.verdicts) == (0, "", ["proven"] * 4)
+
+
+def cases_in(command: str) -> list[str]:
+    return [word for flag, word in pairwise(shlex.split(command)) if flag == "--case"]
+
+
+def test_a_run_of_some_cases_is_repeated_with_these_alone() -> None:
+    with speaking(kept) as target:
+        report = examined(target, METHODS, FIRST).report
+    assert cases_in(report.again) == [METHODS, FIRST]
+
+
+def test_one_case_of_a_run_of_some_is_repeated_without_the_others() -> None:
+    with speaking(kept) as target:
+        report = examined(target, METHODS, FIRST).report
+    case = report.findings[0].case
+    assert cases_in(words.again(report, case)) == [case.id]
 
 
 def test_nothing_at_the_address_ends_the_run() -> None:
@@ -491,16 +510,7 @@ def outcome(*checks: Callable[[Session], None]) -> Report:
         options = Options(url=target.url, only=(MODEL,))
         session = open_session(options)
         cases = [
-            Case(
-                layer="protocol",
-                model=MODEL,
-                field="",
-                rule="x",
-                label=f"{number}",
-                source="page",
-                says="x",
-                check=check,
-            )
+            a_case(f"{number}", layer="protocol", model=MODEL, field="", check=check)
             for number, check in enumerate(checks)
         ]
         with contextlib.closing(session.target):

@@ -8,7 +8,7 @@ from typing import Any
 
 from contract_tests.case import Broken, Case, Unproven
 from contract_tests.layers.boundary import describe, item
-from contract_tests.layers.outputs import completed, fetch, is_url, rank_of, size_of
+from contract_tests.layers.outputs import fetch, is_url, outputs_of, rank_of, size_of
 from contract_tests.session import Session
 from contract_tests.table import Field, Model
 
@@ -123,7 +123,7 @@ def _other(field: Field) -> Any:
 
 def _seen(model: Model, given: dict[str, Any], look: Look, session: Session) -> None:
     name = str(session.submit(model, **given).get("id"))
-    look(session, completed(session, name, model.version))
+    look(session, outputs_of(session, name, model.version))
 
 
 def _counted(count: int, session: Session, outputs: list[str]) -> None:

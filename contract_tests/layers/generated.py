@@ -13,7 +13,6 @@ from schemathesis.engine import Status, events, from_schema
 from contract_tests.case import Broken, Case, Stopped, Unproven
 from contract_tests.exchange import Exchange, Request
 from contract_tests.session import Session
-from contract_tests.table import Model
 
 PHASES = {
     "EXAMPLES": "examples",
@@ -286,7 +285,6 @@ def _defaults_kept(path: str, session: Session) -> None:
 
 
 def _require(session: Session, path: str) -> None:
-    model: Model
     for model in session.models:
         if model.path == path:
             session.require(model)

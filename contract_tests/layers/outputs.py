@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,15 +22,20 @@ def is_url(output: str) -> bool:
     return output.startswith(("http://", "https://"))
 
 
-def completed(session: Session, name: str, version: str) -> list[str]:
+def completed(session: Session, name: str, version: str) -> dict[str, Any]:
+    """The `data` of a task when it has ended. Raises Unproven where it failed."""
+    data = session.finish(name, version=version)
+    if data.get("status") != "completed":
+        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
+    return data
+
+
+def outputs_of(session: Session, name: str, version: str) -> list[str]:
     """The outputs of a task when it has ended.
 
     Raises Unproven where it failed, Broken where outputs are no texts or there are none.
     """
-    data = session.finish(name, version=version)
-    if data.get("status") != "completed":
-        raise Unproven(f"the task {data.get('status')}: {str(data.get('error'))[:200]}")
-    outputs = data.get("outputs")
+    outputs = completed(session, name, version).get("outputs")
     if not isinstance(outputs, list) or not outputs or not all(isinstance(each, str) for each in outputs):
         raise Broken("data.outputs: there is no list of texts")
     return outputs

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from contract_tests.case import Broken, Case, Unproven
-from contract_tests.exchange import Request
+from contract_tests.exchange import Headers, Request
 from contract_tests.layers.bodies import expect, json_of, of_bodies, submit
 from contract_tests.layers.boundary import REFUSALS
 from contract_tests.layers.claims import Claim, case_of
 from contract_tests.layers.outputs import is_url
-from contract_tests.session import JSON, Session, smallest
+from contract_tests.session import JSON, NOBODYS_KEY, Session, smallest
 from contract_tests.table import Model
 
 CURLS = Path(__file__).parent.parent / "curls.json"
 _NOBODY = "00000000000000000000000000000000"
-Headers = tuple[tuple[str, str], ...]
 KeyCheck = Callable[[Headers, tuple[int, ...], Model, Session], None]
 
 
@@ -128,8 +127,7 @@ def _with_key(model: Model, session: Session) -> None:
 def _wrong_key(model: Model, session: Session) -> None:
     if session.takes_any_key:
         raise Unproven("the target takes any key, as a server for tests may")
-    headers = (("Authorization", "Bearer a-key-that-nobody-was-given"),)
-    _no_key_for_result(headers, (401,), model, session)
+    _no_key_for_result((NOBODYS_KEY,), (401,), model, session)
 
 
 def _unknown_id(model: Model, session: Session) -> None:
@@ -211,9 +209,7 @@ def _of_submits(model: Model) -> Iterator[Claim]:
         )
 
 
-def _without_keys(
-    says: str, check: Callable[[Headers, tuple[int, ...], Model, Session], None]
-) -> Iterator[Claim]:
+def _without_keys(says: str, check: KeyCheck) -> Iterator[Claim]:
     yield Claim(label="no key", rule="key", says=says, check=partial(check, (), (401, 403)))
     for label, headers in {"no key, to the letter": (), **_KEYS}.items():
         said = f"{says}, and is told so by HTTP 401"

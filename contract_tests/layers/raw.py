@@ -8,7 +8,7 @@ from functools import partial
 
 from contract_tests import laws
 from contract_tests.case import Broken, Case, Unproven
-from contract_tests.exchange import Exchange
+from contract_tests.exchange import Exchange, tells_key, without_key
 from contract_tests.layers.probes import probes
 from contract_tests.layers.raw_bytes import GREETING, Address, Probe, address, get
 from contract_tests.layers.raw_framing import framing_probes
@@ -16,6 +16,7 @@ from contract_tests.layers.raw_replay import RawExchange, told
 from contract_tests.layers.raw_wire import HungUp, NoAnswer, NotHttp, Reply, Wire, connected
 from contract_tests.session import Session
 from contract_tests.table import Model
+from contract_tests.target import is_busy
 
 _LEAK = re.compile(
     rb"Traceback|goroutine \d+ \[|File \\?\"|site-packages|node_modules|root:[x*]?:0:0"
@@ -25,7 +26,6 @@ _BUSY = (429, 503)
 _INTERIM = (100, 102, 103)
 _MOVED = (301, 307, 308)
 _NEEDED = {401: "www-authenticate", 405: "allow"}
-_SHORTEST_KEY = 6  # a shorter one stands in any text by chance
 
 
 def cases(session: Session) -> Iterator[Case]:
@@ -84,7 +84,7 @@ def _check(session: Session, *, probe: Probe, to: Address) -> None:
             target.greet()  # raises Stopped where not this answer is missing but the target is gone
         if reply is None and probe.quiet and isinstance(error, HungUp):
             return
-        raise Broken(_without_key(str(error), target.key), session.exchanges[-1]) from error
+        raise Broken(without_key(str(error), target.key), session.exchanges[-1]) from error
 
 
 def _greeting(session: Session) -> int:
@@ -130,14 +130,14 @@ def _record(session: Session, probe: Probe, to: Address, reply: Reply | None, se
 
 def _judge(session: Session, probe: Probe, exchange: Exchange, greeting: int) -> None:
     """Raises Broken where an answer is not one of those that are right, or says what it should not."""
-    status, key = exchange.status, session.target.key.encode()
-    if len(key) >= _SHORTEST_KEY and key in exchange.body:
+    status = exchange.status
+    if tells_key(exchange.body, session.target.key):
         raise Broken("the answer tells the key", exchange)
     if status != 200 and (leak := _LEAK.search(exchange.body)):
         raise Broken(f"the answer tells of the program behind it: {leak[0].decode('latin-1')}", exchange)
     right = {greeting if each == GREETING else each for each in probe.statuses}
     if status not in right:
-        if status == 429 or (status == 503 and exchange.header("retry-after")):
+        if is_busy(exchange):
             raise Unproven(f"the target is too busy: HTTP {status}")
         wanted = " or ".join(map(str, sorted(right)))
         raise Broken(f"answered with HTTP {status} instead of {wanted}", exchange)
@@ -174,7 +174,3 @@ def _like_greeting(reply: Reply, greeting: int) -> Reply:
             f"the next request on the connection is answered with HTTP {reply.status}, not {greeting}"
         )
     return reply
-
-
-def _without_key(text: str, key: str) -> str:
-    return text.replace(key, "…") if len(key) >= _SHORTEST_KEY else text

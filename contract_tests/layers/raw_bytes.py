@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from contract_tests.session import smallest
 from contract_tests.table import Field, Model
+from contract_tests.target import PROBE
 
 GREETING = 0
 """Stands for the status with which the target answers to a result that nobody asked for."""
 JSON = b"Content-Type: application/json"
 CHUNKED = b"Transfer-Encoding: chunked"
-_NOBODYS = "/api/v3/predictions/0/result"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def address(url: str, key: str, model: Model) -> Address:
         host=b"Host: " + authority,
         key=b"Authorization: Bearer " + key.encode(),
         submit=prefix + model.path.encode(),
-        result=prefix + _NOBODYS.encode(),
+        result=prefix + PROBE.path.encode(),
         good=json.dumps(required).encode(),
         required=required,
     )

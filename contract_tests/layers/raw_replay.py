@@ -3,9 +3,8 @@
 import re
 import shlex
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from contract_tests.exchange import Exchange, Request
+from contract_tests.exchange import Exchange, Request, endpoint
 
 _RUN = re.compile(rb"(?s)(.)\1{199,}")
 _KEY = re.compile(rb"(?i)(^authorization:[ \t]*bearer[ \t]+)([^\s]+)", re.MULTILINE)
@@ -51,9 +50,7 @@ def command(sent: bytes, url: str) -> str:
         at = run.end()
     parts.append(_printf(sent[at:]))
     said = "; ".join(part for part in parts if part)
-    where = urlsplit(url)
-    host, secure = where.hostname or "", where.scheme == "https"
-    port = where.port or (443 if secure else 80)
+    host, port, secure = endpoint(url)
     if secure:
         peer = shlex.quote(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         reader = f"openssl s_client -quiet -connect {peer} -servername {shlex.quote(host)}"

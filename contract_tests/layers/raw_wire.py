@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+
+from contract_tests.exchange import Headers, endpoint
 
 _PIECE = 1 << 16
 _MOST = 8 * 1024 * 1024
@@ -37,7 +38,7 @@ class Reply:
     """An answer as it came. Header names are in lower case; `closes` tells that it is the last one."""
 
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     body: bytes
     closes: bool
 
@@ -173,7 +174,7 @@ class Wire:
             raise NotHttp(f"more than {_MOST} bytes came")
 
 
-def _fields(lines: list[bytes]) -> tuple[tuple[str, str], ...]:
+def _fields(lines: list[bytes]) -> Headers:
     found = []
     for line in lines:
         match = _FIELD.fullmatch(line)
@@ -201,10 +202,9 @@ def _length(reply: Reply, *, version: bytes) -> int | None:
 def connected(url: str, *, seconds: float) -> Iterator[Wire]:
     """A new connection, on which everything has to happen within that many seconds. Raises NoAnswer."""
     until = time.monotonic() + seconds
-    parts = urlsplit(url)
-    host, secure = parts.hostname or "", parts.scheme == "https"
+    host, port, secure = endpoint(url)
     try:
-        plain = socket.create_connection((host, parts.port or (443 if secure else 80)), timeout=seconds)
+        plain = socket.create_connection((host, port), timeout=seconds)
     except OSError as error:
         raise NoAnswer(f"cannot be reached: {error}") from error
     with plain:

@@ -125,7 +125,7 @@ def render(report: Report) -> str:
         stopped=said(report.stopped),
         number=tally(report.findings),
         facts=_facts(report),
-        again=said(report.again),
+        again=again(report),
         matrices=[_matrix(report, model, squares) for model in dict.fromkeys(map(_name, models(report)))],
         squares={each: [square for square in squares if square.verdict == each] for each in VERDICTS},
         reasons=[(said(reason), number) for reason, number in reasons(report)],

@@ -32,7 +32,7 @@ def render(report: Report) -> str:
         "edition": said(report.edition),
         "seed": report.seed,
         "stopped": said(report.stopped, _MOST_OF_A_MESSAGE),
-        "again": said(report.again, _MOST_OF_A_MESSAGE),
+        "again": again(report),
         "sent": report.sent,
         "begun": report.begun,
         "seconds": round(report.seconds, 3),

@@ -6,16 +6,15 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from contract_tests.exchange import curl, secret, shown
+from contract_tests.exchange import ELIDED, curl, secret, shown
 from contract_tests.layers.raw_replay import RawExchange
 from contract_tests.layers.raw_replay import command as raw_command
 from contract_tests.report.cells import tally
 
 if TYPE_CHECKING:
     from contract_tests.case import Case, Finding, Report
-    from contract_tests.exchange import Exchange
+    from contract_tests.exchange import Exchange, Headers
 
-ELIDED = "(elided)"
 _MOST_OF_A_BODY = 400
 _MOST_OF_A_COMMAND = 6_000
 _MOST_OF_A_HEADER = 300
@@ -57,7 +56,7 @@ def body(text: bytes | None, most: int = _MOST_OF_A_BODY, keep: str = "") -> str
     return visible(discreet(shown(text, most)), keep)
 
 
-def headers(pairs: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+def headers(pairs: Headers) -> list[tuple[str, str]]:
     """Headers as they may be shown; the values of secret ones are not."""
     return [
         (
@@ -85,9 +84,10 @@ def claim(case: Case) -> tuple[str, str]:
     return ("the page says" if case.source == "page" else "our reading"), said(case.says)
 
 
-def again(report: Report, case: Case) -> str:
-    """The command that repeats one case."""
-    return said(f"{report.again} --case {shlex.quote(case.id)}", _MOST_OF_A_COMMAND)
+def again(report: Report, case: Case | None = None) -> str:
+    """The command that repeats one case; the whole run without one, or where none can be repeated alone."""
+    alone = f"{report.alone} --case {shlex.quote(case.id)}" if case and report.alone else ""
+    return said(alone or report.again, _MOST_OF_A_COMMAND)
 
 
 def story(report: Report, finding: Finding, most: int = _MOST_OF_A_BODY) -> list[tuple[str, str]]:

@@ -6,10 +6,11 @@ from typing import Any
 from .client import MODEL, Client, path_of
 from .mutant import Mutant, either, message, rule
 from .server import Answer, Ask, Between, Request, refusal
-from .wrapped import Where, asked, on, results, submits, tasks, wrapped
+from .wrapped import Where, asked, on, refused, results, shortly, submits, tasks, wrapped
 
 _ABOUT = either(rule("key"), message("*without a key*", "*ignored_auth*", "*refuses the key*"))
 _GOOD = b"Bearer key"
+_UNKNOWN = "The key is not known."
 
 
 def mutants() -> Iterator[Mutant]:
@@ -19,7 +20,7 @@ def mutants() -> Iterator[Mutant]:
         "on v2": on("v2", tasks),
         "on v3 results": on("v3", results),
         "on v2 submits": on("v2", submits),
-        "at the short address": lambda request: bool(request.task) and not request.path.endswith("/result"),
+        "at the short address": shortly,
         "anywhere": tasks,
         "for the turbo trainer": lambda request: request.model.endswith("-turbo"),
     }
@@ -38,8 +39,8 @@ def mutants() -> Iterator[Mutant]:
     for name, where in believed.items():
         yield _mutant(name, asked(where, _let_in))
     yield _mutant("the key is looked at after the body", _late)
-    yield _mutant("no key is good for results", _never(results))
-    yield _mutant("no key is good on v2", _never(on("v2", tasks)))
+    yield _mutant("no key is good for results", refused(results, 401, _UNKNOWN))
+    yield _mutant("no key is good on v2", refused(on("v2", tasks), 401, _UNKNOWN))
     yield _mutant("without a key, 200 with the code 401", _politely)
 
 
@@ -73,13 +74,6 @@ def _late() -> Between:
         return answer if checked.status == 200 else checked
 
     return handler
-
-
-def _never(where: Where) -> Callable[[], Between]:
-    async def handler(request: Request, ask: Ask) -> Answer:
-        return refusal(401, "The key is not known.") if where(request) else await ask(request)
-
-    return lambda: handler
 
 
 def _politely() -> Between:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from .client import Client, body, path_of
+from .client import MODEL, Client, body, path_of
 from .mutant import About, Mutant, either, field, rule
 from .wrapped import Where, edited, on, results, submits, tasks, wrapped
 
-_MODEL = "v3/flux-schnell-lora"
 _PLACES: dict[str, Where] = {
     "submits": submits,
     "v3 results": on("v3", results),
@@ -99,7 +98,7 @@ def _fault(
     edition: str = "current",
 ) -> Mutant:
     place = list(_PLACES)[turn % len(_PLACES)]
-    model = _MODEL if edition == "current" else "v2/flux-schnell-lora"
+    model = MODEL if edition == "current" else "v2/flux-schnell-lora"
     return wrapped(
         f"{name} is {label} in {place}",
         family,
@@ -110,7 +109,7 @@ def _fault(
     )
 
 
-def envelopes(client: Client, *, model: str = _MODEL, keys: str = "") -> list[Any]:
+def envelopes(client: Client, *, model: str = MODEL, keys: str = "") -> list[Any]:
     """What submits and both results say at a place: of a date only how long it is."""
     submitted = [client.post({"prompt": "a text"}, each) for each in (model, "v2/flux-schnell-lora")]
     name = (body(submitted[0]) or {}).get("data", {}).get("id")
@@ -218,7 +217,7 @@ def _other_forms() -> Iterator[Mutant]:
             "answer in another form",
             bare,
             edited(tasks if change is listed else results, change),
-            partial(_forms, path=path_of(_MODEL)),
+            partial(_forms, path=path_of(MODEL)),
         )
 
 

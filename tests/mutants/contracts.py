@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from .client import Client
 from .mutant import Mutant, Schema, field, properties
+from .names import LORA
 from .server import changed, contracts_of, real
 
 Change = Callable[[Schema], None]
@@ -69,7 +70,7 @@ def schema_mutant(
 def given(name: str, value: Any) -> dict[str, Any]:
     """A body's part in which a field, of an item perhaps, has a value."""
     array, _, inner = name.partition("[].")
-    return {array: [{"path": "owner/lora", "scale": 1, inner: value}]} if inner else {array: value}
+    return {array: [{**LORA, inner: value}]} if inner else {array: value}
 
 
 def statuses(client: Client, model: str, *, name: str, values: Iterable[Any]) -> list[int]:

@@ -10,10 +10,10 @@ from starlette.types import ASGIApp
 from .client import Client, smallest
 from .contracts import fields, given, schema_mutant
 from .mutant import Mutant, Schema, field, properties
+from .names import LORA
 from .server import Answer, Ask, Request, between, contracts_of, real
 
 _OTHER_TEXTS = {"size": "1024*1536", "trigger_word": "p3rson"}
-_LORA = {"path": "owner/lora", "scale": 1}
 
 
 def mutants() -> Iterator[Mutant]:
@@ -36,7 +36,7 @@ def _near(name: str, default: Any) -> Any:
     if isinstance(default, str):
         return _OTHER_TEXTS[name]
     if isinstance(default, list):
-        return [_LORA]
+        return [LORA]
     return default + 1 if isinstance(default, int) else default * 1.25
 
 
@@ -137,7 +137,7 @@ def _filled(model: str, name: str, value: Any) -> Mutant:
     def shows(client: Client, model: str) -> int:
         if not array:
             return client.post({}, model).status_code
-        return client.status(model, **{array: [{k: v for k, v in _LORA.items() if k != inner}]})
+        return client.status(model, **{array: [{k: v for k, v in LORA.items() if k != inner}]})
 
     return schema_mutant(
         f"is filled in with {value!r}", model, name, change, shows, family="default for a required field"

@@ -7,7 +7,7 @@ from .client import Client
 from .lifecycle import story, with_data
 from .mutant import Mutant, either, field, rule
 from .server import Answer, Ask, Between, Request, refusal
-from .wrapped import on, submits, tasks, wrapped
+from .wrapped import on, refused, shortly, submits, tasks, wrapped
 
 _LOST = either(
     field("data.status", "data.id"), rule("lost", "found", "poll*", "result*", "*404*", "*lifecycle*")
@@ -58,7 +58,7 @@ def _lost() -> Iterator[Mutant]:
         "the short address finds nothing",
         "lost",
         either(_LOST, rule("versions", "*short*")),
-        _no_short,
+        refused(shortly, 404, "There is nothing here."),
         _short,
     )
     yield wrapped("unknown ids are found", "invented", _UNKNOWN, _found, _unknown)
@@ -83,14 +83,6 @@ def _split(version: str) -> Callable[[], Between]:
         return handler
 
     return fresh
-
-
-def _no_short() -> Between:
-    async def handler(request: Request, ask: Ask) -> Answer:
-        short = request.task and not request.path.endswith("/result")
-        return refusal(404, "There is nothing here.") if short else await ask(request)
-
-    return handler
 
 
 def _template(request: Request) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from functools import partial
 
 from .client import MODEL, Client, path_of
 from .mutant import Mutant, either, message, rule
+from .names import GOOD
 from .server import Answer, Ask, Between, Request
 from .wrapped import Where, asked, submits, wrapped
 
 _TYPE = either(rule("media type"), message("*media type*"))
 _REFUSED = message("*HTTP 400*", "*HTTP 415*", "*refused*")
-_GOOD = b'{"prompt": "x", "data": "x", "images_data_url": "x"}'
 
 
 def _typed(request: Request, kind: bytes = b"application/json") -> Request:
@@ -84,13 +84,13 @@ def _unchecked(where: Callable[[Request], bool]) -> Callable[[], Between]:
     async def handler(request: Request, ask: Ask) -> Answer:
         answer = await ask(request)
         if submits(request) and answer.status == 400 and where(request):
-            return await ask(request.with_body(_GOOD))
+            return await ask(request.with_body(GOOD))
         return answer
 
     return lambda: handler
 
 
-def _as(client: Client, kind: str | None, body: bytes = _GOOD) -> int:
+def _as(client: Client, kind: str | None, body: bytes = GOOD) -> int:
     if kind is None:
         return client.ask("POST", path_of(MODEL), content=body).status_code
     return client.post(body, headers={"Content-Type": kind}).status_code

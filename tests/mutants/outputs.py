@@ -12,13 +12,13 @@ from PIL import Image
 
 from .client import URL, Client
 from .mutant import About, Mutant, either, field, message, rule
-from .server import Answer, Ask, Between, Request, refusal
-from .wrapped import Where, edited, on, results, wrapped
+from .names import DEV2, SCHNELL2, SCHNELL3, TRAINER3, TURBO3
+from .server import Answer, Ask, Between, Request
+from .wrapped import Where, edited, on, refused, results, wrapped
 
 _COUNT = either(field("data.outputs", "num_images"), rule("count"))
 _FLAGS = either(field("data.has_nsfw_contents"), rule("count"))
 _THERE = either(field("data.outputs"), rule("outputs"), message("*output*"))
-_SCHNELL, _DEV, _TURBO = "v3/flux-schnell-lora", "v2/flux-dev-lora", "v3/flux-dev-lora-trainer-turbo"
 
 
 def mutants() -> Iterator[Mutant]:
@@ -39,9 +39,9 @@ def _looks(client: Client) -> list[Any]:
     """The ends of some tasks, with as many outputs as one can ask for."""
     found = []
     for model, counts in (
-        (_SCHNELL, (1, 2, 4)),
-        ("v2/flux-schnell-lora", (2,)),
-        ("v3/flux-dev-lora-trainer", (0,)),
+        (SCHNELL3, (1, 2, 4)),
+        (SCHNELL2, (2,)),
+        (TRAINER3, (0,)),
     ):
         for count in counts:
             for version in ("v3", "v2"):
@@ -161,7 +161,7 @@ def _url(name: str, index: int, output: str) -> str:
 def _form(client: Client) -> list[Any]:
     size = {"size": "512*512"}
     found = []
-    for model in (_SCHNELL, "v2/flux-dev-lora"):
+    for model in (SCHNELL3, DEV2):
         for flag in (True, False):
             data = client.finish(model, version=model[:2], enable_base64_output=flag, **size)
             found += data["outputs"]
@@ -240,15 +240,12 @@ def _files() -> Iterator[Mutant]:
         )
     for status in (404, 403, 500):
         yield wrapped(
-            f"outputs are answered with {status}", "outputs not there", _THERE, _answering(status), _fetched
+            f"outputs are answered with {status}",
+            "outputs not there",
+            _THERE,
+            refused(lambda request: request.path.startswith("/outputs/"), status),
+            _fetched,
         )
-
-
-def _answering(status: int) -> Callable[[], Between]:
-    async def handler(request: Request, ask: Ask) -> Answer:
-        return refusal(status) if request.path.startswith("/outputs/") else await ask(request)
-
-    return lambda: handler
 
 
 def _spotted(request: Request, body: bytes) -> bytes:
@@ -292,21 +289,21 @@ def _bytes(client: Client, model: str, **given: Any) -> bytes:
 def _image(client: Client) -> list[Any]:
     found = []
     for size in ("512*576", "1030*512"):
-        body = _bytes(client, _SCHNELL, size=size)
+        body = _bytes(client, SCHNELL3, size=size)
         found.append(Image.open(io.BytesIO(body)).size)
     return found
 
 
 def _seeded(client: Client) -> list[bool]:
-    made = [_bytes(client, _SCHNELL, size="512*512", seed=seed) for seed in (7, 7, 8)]
+    made = [_bytes(client, SCHNELL3, size="512*512", seed=seed) for seed in (7, 7, 8)]
     return [made[0] == made[1], made[0] == made[2]]
 
 
 def _ranked(client: Client) -> list[int]:
-    return [len(_bytes(client, _TURBO, lora_rank=rank)) for rank in (4, 8)]
+    return [len(_bytes(client, TURBO3, lora_rank=rank)) for rank in (4, 8)]
 
 
 def _fetched(client: Client) -> list[Any]:
-    (output,) = client.finish(_SCHNELL, size="512*512")["outputs"]
+    (output,) = client.finish(SCHNELL3, size="512*512")["outputs"]
     answer = client.ask("GET", output)
     return [answer.status_code, answer.content]

@@ -8,6 +8,7 @@ from typing import Any
 
 from .client import Client
 from .mutant import About, Mutant, either, message, rule
+from .names import GOOD
 from .server import Answer, Ask, Between, Request
 from .strictness import refusing, texts_of
 from .wrapped import submits, wrapped
@@ -16,7 +17,6 @@ _JSON = either(
     rule("json", "* as the body", "byte*", "*JSON*"), message("*accepted, although*", "*HTTP 200 instead of*")
 )
 _BROKEN = either(message("*500*", "*server error*"), rule("*deep*", "*UTF-8*", "json"))
-_GOOD = b'{"prompt": "x", "data": "x", "images_data_url": "x"}'
 
 
 def mutants() -> Iterator[Mutant]:
@@ -68,9 +68,9 @@ def _lenient() -> Iterator[Mutant]:
         "1e400 is a large number": (_beyond, b'{"prompt": "x", "strength": 1e400}'),
         "a byte order mark is passed over": (
             lambda body: _read(_text(body[3:])) if body.startswith(b"\xef\xbb\xbf") else None,
-            b"\xef\xbb\xbf" + _GOOD,
+            b"\xef\xbb\xbf" + GOOD,
         ),
-        "UTF-16 is read": (_utf16, _GOOD.decode().encode("utf-16")),
+        "UTF-16 is read": (_utf16, GOOD.decode().encode("utf-16")),
         "bytes that are no UTF-8 are read as Latin-1": (
             lambda body: _read(body.decode("latin-1")) if not _is_utf8(body) else None,
             b'{"prompt": "\xe9", "data": "\xe9"}',
@@ -92,24 +92,24 @@ def _lenient() -> Iterator[Mutant]:
             b'{"prompt": "x"/**/}',
         ),
         "single quotes are read": (lambda body: _read(_text(body).replace("'", '"')), b"{'prompt': 'x'}"),
-        "what stands behind an object is passed over": (lambda body: _first(_text(body)), _GOOD + b"x"),
+        "what stands behind an object is passed over": (lambda body: _first(_text(body)), GOOD + b"x"),
         "half an object is completed": (lambda body: _read(_text(body) + "}"), b'{"prompt": "x"'),
-        "an array of one object is that object": (lambda body: _only(_text(body)), b"[" + _GOOD + b"]"),
+        "an array of one object is that object": (lambda body: _only(_text(body)), b"[" + GOOD + b"]"),
         "a form is read": (lambda body: _form(_text(body)), b"prompt=x&data=x&images_data_url=x"),
         "control characters are read": (lambda body: _read(_text(body), strict=False), b'{"prompt": "a\nb"}'),
-        "no body is the smallest one": (lambda body: None if body.strip() else json.loads(_GOOD), b""),
+        "no body is the smallest one": (lambda body: None if body.strip() else json.loads(GOOD), b""),
         "null is the smallest body": (
-            lambda body: json.loads(_GOOD) if body.strip() == b"null" else None,
+            lambda body: json.loads(GOOD) if body.strip() == b"null" else None,
             b"null",
         ),
         "what is no JSON is the smallest body": (
-            lambda body: json.loads(_GOOD) if _read(_text(body)) is None else None,
+            lambda body: json.loads(GOOD) if _read(_text(body)) is None else None,
             b"{",
         ),
         "what is no object is the smallest body": (lambda body: _no_object(_text(body)), b"[]"),
         "a JSON text is a prompt": (lambda body: _prompt(_text(body)), b'"x"'),
         "whatever is deep is cut off": (
-            lambda body: json.loads(_GOOD) if body.count(b"[") > 500 else None,
+            lambda body: json.loads(GOOD) if body.count(b"[") > 500 else None,
             b"[" * 100_000,
         ),
     }
@@ -222,7 +222,7 @@ def _form(text: str) -> Any:
 
 def _no_object(text: str) -> Any:
     value = _read(text)
-    return None if value is None or isinstance(value, dict) else json.loads(_GOOD)
+    return None if value is None or isinstance(value, dict) else json.loads(GOOD)
 
 
 def _prompt(text: str) -> Any:

@@ -7,13 +7,8 @@ from typing import Any
 from .client import Client
 from .contracts import contract_mutant, schema_mutant
 from .mutant import Mutant, Schema
+from .names import DEV2, DEV3, LORA, SCHNELL2, SCHNELL3, TRAINER2, TRAINER3, TURBO3
 from .shapes import widened
-
-_DEV2, _DEV3 = "v2/flux-dev-lora", "v3/flux-dev-lora"
-_SCHNELL2, _SCHNELL3 = "v2/flux-schnell-lora", "v3/flux-schnell-lora"
-_TRAINER2, _TRAINER3 = "v2/flux-dev-lora-trainer", "v3/flux-dev-lora-trainer"
-_TURBO2, _TURBO3 = "v2/flux-dev-lora-trainer-turbo", "v3/flux-dev-lora-trainer-turbo"
-_GOOD = {"path": "owner/lora", "scale": 1}
 
 
 def mutants() -> Iterator[Mutant]:
@@ -24,37 +19,37 @@ def mutants() -> Iterator[Mutant]:
 
 
 def _counts() -> Iterator[Mutant]:
-    many = [[_GOOD] * count for count in (0, 1, 4, 5, 6, 7, 20)]
+    many = [[LORA] * count for count in (0, 1, 4, 5, 6, 7, 20)]
     wrong: list[tuple[str, str, Callable[[Schema], Any]]] = [
-        ("are six at most", _SCHNELL3, lambda each: each.update(maxItems=6)),
-        ("are four at most", _DEV2, lambda each: each.update(maxItems=4)),
-        ("are three at most", _SCHNELL2, lambda each: each.update(maxItems=3)),
-        ("are one at least", _DEV3, lambda each: each.update(minItems=1)),
-        ("are as many as one likes", _DEV2, lambda each: each.pop("maxItems")),
-        ("are ten at most", _SCHNELL3, lambda each: each.update(maxItems=10)),
-        ("are one at most", _DEV3, lambda each: each.update(maxItems=1)),
+        ("are six at most", SCHNELL3, lambda each: each.update(maxItems=6)),
+        ("are four at most", DEV2, lambda each: each.update(maxItems=4)),
+        ("are three at most", SCHNELL2, lambda each: each.update(maxItems=3)),
+        ("are one at least", DEV3, lambda each: each.update(minItems=1)),
+        ("are as many as one likes", DEV2, lambda each: each.pop("maxItems")),
+        ("are ten at most", SCHNELL3, lambda each: each.update(maxItems=10)),
+        ("are one at most", DEV3, lambda each: each.update(maxItems=1)),
     ]
     for label, model, change in wrong:
         yield contract_mutant(label, model, "loras", change, many, family="items")
-    odd: list[Any] = [["x"], [1], [{}], [None], [_GOOD, "x"]]
+    odd: list[Any] = [["x"], [1], [{}], [None], [LORA, "x"]]
     yield contract_mutant(
-        "have items of any kind", _SCHNELL3, "loras", lambda each: each.pop("items"), odd, family="items"
+        "have items of any kind", SCHNELL3, "loras", lambda each: each.pop("items"), odd, family="items"
     )
     yield contract_mutant(
-        "have items of any kind", _DEV2, "loras", lambda each: each.pop("items"), odd, family="items"
+        "have items of any kind", DEV2, "loras", lambda each: each.pop("items"), odd, family="items"
     )
     yield contract_mutant(
         "are checked in the first place only",
-        _SCHNELL2,
+        SCHNELL2,
         "loras",
         _first_only,
-        [[_GOOD, "x"], ["x"]],
+        [[LORA, "x"], ["x"]],
         family="items",
     )
     text = {"type": "string"}
     yield contract_mutant(
         "may be texts",
-        _DEV3,
+        DEV3,
         "loras",
         lambda each: widened(text)(each["items"]),
         [["owner/lora"], [1]],
@@ -69,11 +64,11 @@ def _first_only(schema: Schema) -> None:
 
 def _required() -> Iterator[Mutant]:
     missing = {
-        _SCHNELL3: "prompt",
-        _DEV2: "prompt",
-        _TRAINER3: "images_data_url",
-        _TURBO3: "data",
-        _SCHNELL2: "prompt",
+        SCHNELL3: "prompt",
+        DEV2: "prompt",
+        TRAINER3: "images_data_url",
+        TURBO3: "data",
+        SCHNELL2: "prompt",
     }
     for model, name in missing.items():
         yield schema_mutant(
@@ -84,8 +79,8 @@ def _required() -> Iterator[Mutant]:
             lambda client, model: client.post({}, model).status_code,
             family="required dropped",
         )
-    for model, name in ((_SCHNELL3, "path"), (_DEV2, "scale"), (_DEV3, "path"), (_SCHNELL2, "scale")):
-        lacking = {key: value for key, value in _GOOD.items() if key != name}
+    for model, name in ((SCHNELL3, "path"), (DEV2, "scale"), (DEV3, "path"), (SCHNELL2, "scale")):
+        lacking = {key: value for key, value in LORA.items() if key != name}
         yield schema_mutant(
             "is not required",
             model,
@@ -95,13 +90,13 @@ def _required() -> Iterator[Mutant]:
             family="required dropped",
         )
     added = [
-        (_SCHNELL3, "seed"),
-        (_DEV2, "image"),
-        (_DEV3, "loras"),
-        (_SCHNELL2, "size"),
-        (_TRAINER3, "trigger_word"),
-        (_TRAINER2, "data_archive_format"),
-        (_TURBO3, "trigger_word"),
+        (SCHNELL3, "seed"),
+        (DEV2, "image"),
+        (DEV3, "loras"),
+        (SCHNELL2, "size"),
+        (TRAINER3, "trigger_word"),
+        (TRAINER2, "data_archive_format"),
+        (TURBO3, "trigger_word"),
     ]
     for model, name in added:
         yield schema_mutant(
@@ -117,10 +112,10 @@ def _required() -> Iterator[Mutant]:
 def _unknown() -> Iterator[Mutant]:
     """Fields that a model does not know, and one that it ought to know."""
     for model, name in (
-        (_SCHNELL3, "mask_image"),
-        (_DEV2, "strength"),
-        (_TRAINER3, "is_style"),
-        (_TURBO3, "lora_rank"),
+        (SCHNELL3, "mask_image"),
+        (DEV2, "strength"),
+        (TRAINER3, "is_style"),
+        (TURBO3, "lora_rank"),
     ):
         yield schema_mutant(
             "is refused as unknown",
@@ -131,9 +126,9 @@ def _unknown() -> Iterator[Mutant]:
             family="field unknown",
         )
     for model, name, other in (
-        (_SCHNELL3, "num_images", "n"),
-        (_TURBO3, "data", "images_data_url"),
-        (_DEV2, "seed", "Seed"),
+        (SCHNELL3, "num_images", "n"),
+        (TURBO3, "data", "images_data_url"),
+        (DEV2, "seed", "Seed"),
     ):
         yield schema_mutant(
             f"is called {other}",
@@ -186,7 +181,7 @@ def _older() -> Iterator[Mutant]:
     number = {"type": "number"}
     yield contract_mutant(
         "is a number",
-        _DEV2,
+        DEV2,
         "loras[].scale",
         lambda each: each.update(number),
         [0.5],
@@ -195,7 +190,7 @@ def _older() -> Iterator[Mutant]:
     )
     yield contract_mutant(
         "may be 4.5",
-        _SCHNELL2,
+        SCHNELL2,
         "loras[].scale",
         widened({"enum": [4.5]}),
         [4.5],
@@ -204,7 +199,7 @@ def _older() -> Iterator[Mutant]:
     )
     yield contract_mutant(
         "may be null",
-        _DEV2,
+        DEV2,
         "prompt",
         widened({"enum": [None]}),
         [None],
@@ -213,7 +208,7 @@ def _older() -> Iterator[Mutant]:
     )
     yield contract_mutant(
         "are 50 at most",
-        _SCHNELL2,
+        SCHNELL2,
         "num_inference_steps",
         lambda each: each.update(maximum=50),
         [50],
@@ -222,7 +217,7 @@ def _older() -> Iterator[Mutant]:
     )
     yield schema_mutant(
         "is required",
-        _DEV2,
+        DEV2,
         "prompt",
         _require_prompt,
         lambda client, model: client.post({}, model).status_code,

@@ -11,8 +11,9 @@ from .client import Client, data, path_of, smallest
 from .contracts import CHANGED
 from .mutant import About, Mutant, Schema, either, field, message, rule
 from .server import Answer, Ask, Between, Request, changed, contracts_of, real, refusal
-from .wrapped import Where, asked, on, results, submits, wrapped
+from .wrapped import Where, asked, on, refused, results, submits, wrapped
 
+_NOTHING = "There is nothing here."
 _MODEL = either(field("data.model"), message("*data.model*"), rule("stays"))
 _METHOD = either(rule("method", "by *"), message("*unsupported_method*", "*405*"))
 _ID = either(rule("id", "life"), field("data.id"), message("*which nobody was given*", "*unknown*"))
@@ -75,7 +76,7 @@ def _gone() -> Iterator[Mutant]:
                 f"there is no {model}",
                 "nothing there",
                 _of(model),
-                _not_found(_to(model)),
+                refused(_to(model), 404, _NOTHING),
                 partial(Client.status, model=model),
             )
     for version in ("v2", "v3"):
@@ -83,20 +84,13 @@ def _gone() -> Iterator[Mutant]:
             f"there are no results on {version}",
             "nothing there",
             either(rule("life", "lost", "versions", "answer"), message("*404*")),
-            _not_found(on(version, results)),
+            refused(on(version, results), 404, _NOTHING),
             partial(_is_found, version),
         )
 
 
 def _is_found(version: str, client: Client) -> bool:
     return bool(client.poll(client.submit()["id"], version=version))
-
-
-def _not_found(where: Where) -> Callable[[], Between]:
-    async def handler(request: Request, ask: Ask) -> Answer:
-        return refusal(404, "There is nothing here.") if where(request) else await ask(request)
-
-    return lambda: handler
 
 
 _OLDER = (

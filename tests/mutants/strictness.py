@@ -7,11 +7,11 @@ from typing import Any
 
 from .client import MODEL, Client, path_of
 from .mutant import Mutant, either, message, rule
+from .names import GOOD
 from .server import Answer, Ask, Between, Request, contracts_of, refusal
 from .wrapped import Where, asked, submits, wrapped
 
 _REFUSED = message("*HTTP 400*", "*HTTP 413*", "*refused*")
-_GOOD = b'{"prompt": "x", "data": "x", "images_data_url": "x"}'
 _FULL = {
     "prompt": "x",
     "image": "",
@@ -119,8 +119,8 @@ def mutants() -> Iterator[Mutant]:
 
 def _in_chunks(client: Client) -> int:
     async def pieces() -> AsyncIterator[bytes]:
-        yield _GOOD[:9]
-        yield _GOOD[9:]
+        yield GOOD[:9]
+        yield GOOD[9:]
 
     return client.ask(
         "POST",

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from .mutant import About, Mutant, Shows
-from .server import Answer, Ask, Between, Request, between, real
+from .server import Answer, Ask, Between, Request, between, real, refusal
 
 Where = Callable[[Request], bool]
 
@@ -43,6 +43,11 @@ def results(request: Request) -> bool:
     return bool(request.task)
 
 
+def shortly(request: Request) -> bool:
+    """Whether it asks for a task at the short address."""
+    return results(request) and not request.path.endswith("/result")
+
+
 def tasks(request: Request) -> bool:
     """Whether it is answered with a task."""
     return submits(request) or results(request)
@@ -51,6 +56,15 @@ def tasks(request: Request) -> bool:
 def on(version: str, where: Where) -> Where:
     """The same on one version of the API alone."""
     return lambda request: request.version == version and where(request)
+
+
+def refused(where: Where, status: int, message: str = "no") -> Callable[[], Between]:
+    """Refuses requests that the server never sees."""
+
+    async def handler(request: Request, ask: Ask) -> Answer:
+        return refusal(status, message) if where(request) else await ask(request)
+
+    return lambda: handler
 
 
 def edited(where: Where, change: Callable[[dict[str, Any]], Any]) -> Callable[[], Between]:
