@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from starlette.types import ASGIApp
 
 from mock_server.app import Settings, create_app
+from mock_server.sql_store import SqlStore
+from mock_server.store import MemoryStore, Store
 
 KEY = {"Authorization": "Bearer test-key"}
 START_SECONDS = 60
@@ -93,6 +96,18 @@ def client(make_client: MakeClient) -> Client:
     made = make_client()
     made.clock(freeze=True)
     return made
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each kind."""
+    made: Store = (
+        MemoryStore(keep=1_000, keep_bytes=1 << 30)
+        if request.param == "memory"
+        else SqlStore(f"sqlite:///{tmp_path}/store.db")
+    )
+    with closing(made):
+        yield made
 
 
 @dataclass(kw_only=True)

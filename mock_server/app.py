@@ -1,5 +1,6 @@
 """Puts the parts together; the only place that constructs."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,8 +20,13 @@ from mock_server.backend import SimulatedBackend
 from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_catalog
 from mock_server.clock import ManualClock, SystemClock
 from mock_server.control import operations as control
-from mock_server.errors import BadConfiguration
-from mock_server.handlers import Desk, result, submit
+from mock_server.control.page import PATH as PAGE_PATH
+from mock_server.control.page import serve_page
+from mock_server.desk import Desk, Desks
+from mock_server.downloads import serve_output
+from mock_server.errors import BadConfiguration, Refusal
+from mock_server.faults import POLL, SUBMIT
+from mock_server.handlers import result, submit
 from mock_server.middleware import (
     CONTROL_PREFIX,
     ErrorMiddleware,
@@ -29,11 +35,20 @@ from mock_server.middleware import (
     OperationsMiddleware,
     endpoint,
 )
+from mock_server.outputs import PATH as OUTPUTS_PATH
 from mock_server.outputs import Outputs
-from mock_server.outputs import serve as serve_output
-from mock_server.scenarios import SCENARIOS
+from mock_server.platform import operations as platform
+from mock_server.platform.receiving import serve_upload
+from mock_server.reporting import offices
+from mock_server.scenarios import read_scenario
+from mock_server.sessions import SessionMiddleware
 from mock_server.store import MemoryStore, Store
+from mock_server.uploads import PATH as UPLOADS_PATH
+from mock_server.uploads import Uploads
 from mock_server.validation import compile_rules
+from mock_server.webhooks.addresses import read_allowed
+from mock_server.webhooks.courier import Courier
+from mock_server.webhooks.service import Bell, serve_forever
 
 T = TypeVar("T")
 
@@ -51,12 +66,17 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     unknown_fields: str = "report"
     max_body: int = 32 * 1024 * 1024
+    max_upload: int = 300 * 1024 * 1024
     store: str | None = None
     keep: int = 100_000
     keep_bytes: int = 1024 * 1024 * 1024
     public_url: str | None = None
     control_token: str | None = None
     sync_seconds: float = 90
+    magic: bool = True
+    webhook_to: tuple[str, ...] = ()
+    journal: int = 10_000
+    retention_days: float = 7
     image_format: str = "png"
     base64: str = "raw"
 
@@ -79,14 +99,34 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
     catalog = catalog or read_contracts(settings)
     _check_names(settings, catalog)
     store = _open_store(settings)
+    bell = Bell()
+    desks = Desks(partial(_desk, settings, store, bell))
+    courier = Courier(allowed=read_allowed(settings.webhook_to), run=desks.named("").run)
+    return _connexion(settings, catalog, desks, courier, bell)
+
+
+def _desk(settings: Settings, root: Store, bell: Bell, session: str) -> Desk:
+    store = root.session(session)
     clock = ManualClock(real=SystemClock(), shelf=store)
-    backend = SimulatedBackend(image_format=settings.image_format)
-    outputs = Outputs(directory=settings.data, store=store, clock=clock, make=backend.make)
-    desk = Desk(
+    directory = settings.data / "sessions" / session if session else settings.data
+    retention = round(settings.retention_days * 86_400_000)
+    uploads = Uploads(
+        directory=directory / "uploads",
+        store=store,
+        clock=clock,
+        session=session,
+        retention=retention,
+        seed=settings.seed,
+    )
+    backend = SimulatedBackend(image_format=settings.image_format, uploaded=uploads.image)
+    outputs = directory / "outputs"
+    outputs.mkdir(parents=True, exist_ok=True)
+    return Desk(
+        session=session,
         store=store,
         clock=clock,
         backend=backend,
-        outputs=outputs,
+        outputs=Outputs(directory=outputs, store=store, clock=clock, make=backend.make),
         run=run_in_threadpool if store.blocking else _at_once,
         root_edition=settings.edition,
         scenario=settings.scenario,
@@ -94,8 +134,11 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
         public_url=settings.public_url.rstrip("/") if settings.public_url else None,
         sync_seconds=settings.sync_seconds,
         data_uri=settings.base64 == "data-uri",
+        magic=settings.magic,
+        journal=settings.journal,
+        retention=retention,
+        changed=bell.wake,
     )
-    return _connexion(settings, catalog, edition_of(catalog, settings.edition), desk)
 
 
 def check(settings: Settings, catalog: Catalog) -> None:
@@ -106,9 +149,10 @@ def check(settings: Settings, catalog: Catalog) -> None:
 
 def _check_names(settings: Settings, catalog: Catalog) -> None:
     edition_of(catalog, settings.edition)
-    if settings.scenario not in SCENARIOS:
-        known = ", ".join(SCENARIOS)
-        raise BadConfiguration(f"there is no scenario {settings.scenario!r}; there are: {known}")
+    try:
+        read_scenario(settings.scenario, what="--scenario")
+    except Refusal as refusal:
+        raise BadConfiguration(refusal.message) from refusal
 
 
 def _open_store(settings: Settings) -> Store:
@@ -120,15 +164,24 @@ def _open_store(settings: Settings) -> Store:
     return SqlStore(settings.store)
 
 
-async def _at_once(function: Callable[..., T], *args: Any) -> T:
-    return function(*args)
+async def _at_once(function: Callable[..., T], *args: Any, **more: Any) -> T:
+    return function(*args, **more)
 
 
-def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) -> ConnexionMiddleware:
+def _connexion(
+    settings: Settings, catalog: Catalog, desks: Desks, courier: Courier, bell: Bell
+) -> ConnexionMiddleware:
+    root = edition_of(catalog, settings.edition)
     known = [contract.path for contract in root.contracts.values()]
-    behind = endpoint(known, output_files=partial(serve_output, desk.outputs))
+    files = {
+        OUTPUTS_PATH: partial(serve_output, desks),
+        UPLOADS_PATH: partial(serve_upload, desks),
+        PAGE_PATH: partial(serve_page, desks),
+    }
+    behind = endpoint(known, files=files)
     # Connexion annotates these as applications; they are what makes one.
     middlewares: list[Any] = [
+        partial(SessionMiddleware, desks=desks, control_prefix=CONTROL_PREFIX),
         ErrorMiddleware,
         partial(FrontMiddleware, control_token=settings.control_token),
         OperationsMiddleware,
@@ -137,7 +190,7 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
     app = ConnexionMiddleware(
         behind,
         import_name=__name__,
-        lifespan=partial(_lifespan, desk.store),
+        lifespan=partial(_lifespan, desks, courier, bell),
         middlewares=middlewares,
         resolver=Resolver(lambda _operation_id: behind),
         swagger_ui_options=SwaggerUIOptions(
@@ -148,11 +201,11 @@ def _connexion(settings: Settings, catalog: Catalog, root: Edition, desk: Desk) 
         ),
     )
     keys = tuple(key.encode() for key in settings.api_keys)
-    add = partial(_add_api, app, keys=keys, max_body=settings.max_body)
+    add = partial(_add_api, app, desks=desks, keys=keys, max_body=settings.max_body)
     for edition in catalog.values():
-        add(edition.document, f"/editions/{edition.name}", _operations(edition, desk))
-    add(root.document, "", _operations(root, desk))
-    add(control.document(), CONTROL_PREFIX, control.operations(desk, catalog))
+        add(edition.document, f"/editions/{edition.name}", _operations(edition, settings.max_upload))
+    add(root.document, "", _operations(root, settings.max_upload))
+    add(control.document(), CONTROL_PREFIX, control.operations(desks, catalog, courier))
     return app
 
 
@@ -162,30 +215,36 @@ def _add_api(
     base_path: str,
     operations: Mapping[str, Operation],
     *,
+    desks: Desks,
     keys: tuple[bytes, ...],
     max_body: int,
 ) -> None:
-    app.add_api(dict(document), base_path=base_path, served=operations, keys=keys, max_body=max_body)
+    app.add_api(
+        dict(document), base_path=base_path, served=operations, desks=desks, keys=keys, max_body=max_body
+    )
 
 
-def _operations(edition: Edition, desk: Desk) -> dict[str, Operation]:
-    """What the operations of an edition do: its contracts submit, the others tell results."""
+def _operations(edition: Edition, max_upload: int) -> dict[str, Operation]:
+    """What an edition's operations do: contracts submit, the platform has its own, others tell results."""
     listed = {
-        operation["operationId"]: Operation(handler=partial(result, desk))
+        operation["operationId"]: Operation(handler=result, place=POLL)
         for item in edition.document["paths"].values()
         for operation in item.values()
     }
     submits = {
-        name: Operation(handler=partial(submit, desk, contract), body=compile_rules(contract.schema))
+        name: Operation(handler=partial(submit, contract), place=SUBMIT, body=compile_rules(contract.schema))
         for name, contract in edition.contracts.items()
     }
-    return listed | submits
+    return listed | submits | platform.operations(edition, max_upload=max_upload)
 
 
 @asynccontextmanager
-async def _lifespan(store: Store, _app: Any) -> AsyncIterator[None]:
+async def _lifespan(desks: Desks, courier: Courier, bell: Bell, _app: Any) -> AsyncIterator[None]:
     # What was built at start stays; the garbage collector need not look through it again and again.
     gc.collect()
     gc.freeze()
+    post = asyncio.create_task(serve_forever(courier, partial(offices, desks), bell))
     yield
-    store.close()
+    post.cancel()
+    await asyncio.gather(post, return_exceptions=True)
+    desks.named("").store.close()

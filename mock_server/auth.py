@@ -9,15 +9,19 @@ from starlette.types import Scope
 from mock_server.body import header
 from mock_server.errors import Refusal
 
+_KEY = "wavemock.key"
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]+)?")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="wavemock"'}
 
 
 def bearer_key(scope: Scope) -> bytes:
-    """The key in `Authorization: Bearer KEY`, or nothing."""
-    scheme, _, key = header(scope, b"authorization").strip().partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""
+    """The key in `Authorization: Bearer KEY`, or nothing. Found once per request, since many ask."""
+    known: bytes | None = scope.get(_KEY)
+    if known is None:
+        scheme, _, key = header(scope, b"authorization").strip().partition(b" ")
+        scope[_KEY] = known = key.strip() if scheme.lower() == b"bearer" else b""
+    return known
 
 
 def check_key(scope: Scope, *, accepted: tuple[bytes, ...]) -> None:

@@ -10,12 +10,20 @@ from typing import Any, overload
 from mock_server.catalog import Contract
 from mock_server.drawing import Picture, draw
 from mock_server.prediction import Asked, Prediction, luck_of
-from mock_server.scenarios import Scenario, tell
+from mock_server.scenarios import Scenario
+from mock_server.stories import tell
 from mock_server.weights import lora_file
 
-OWN_OUTPUT = re.compile(r"(?:https?://[^/?#]+)?/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
+_OWN = r"(?:https?://[^/?#]+)?(?:/_session/(?P<session>[A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?"
+OWN_OUTPUT = re.compile(_OWN + r"/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
 """A URL of an output of this server. Which host it names does not matter; the id says enough."""
+OWN_UPLOAD = re.compile(_OWN + r"/uploads/(?P<id>[0-9a-f]{32})\.(?P<suffix>[a-z0-9]{2,11})")
+"""A URL of something that was uploaded to this server, to the session that it names."""
 
+_READ = {
+    **dict.fromkeys(("image", "mask_image"), "base64, data URIs and outputs of this server"),
+    **dict.fromkeys(("data", "images_data_url"), "uploads to this server"),
+}
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _SEEDS = 2**31  # what -1 draws fits into every integer that a contract may ask for
 _DEFAULT_RANK = 16
@@ -27,9 +35,13 @@ _DEFAULT_SIZE = (1024, 1024)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedBackend:
-    """Makes outputs without a model. `image_format` is what images are encoded as unless a request says."""
+    """Makes outputs without a model. `image_format` is what images are encoded as unless a request says.
+
+    `uploaded` gives the image that was uploaded to a URL, as it could be had at a moment in milliseconds.
+    """
 
     image_format: str
+    uploaded: Callable[[str, int], bytes | None]
 
     def submit(
         self,
@@ -39,14 +51,27 @@ class SimulatedBackend:
         contract: Contract,
         scenario: Scenario,
         given: Mapping[str, Any],
+        free_at: int | None = 0,
+        webhook: str = "",
     ) -> Prediction:
-        """A prediction that begins `at`, with all that lies ahead of it; `given` is its effective input."""
+        """A prediction that begins `at`, with all that lies ahead of it; `given` is its effective input.
+
+        It does not begin to run before `free_at`; None: never.
+        """
         if contract.produces == "lora":
             outputs: tuple[str, ...] = ("0.safetensors",)
         else:
             suffix = self._image_format(given)
-            count = min(max(_whole(given, "num_images", 1), 1), _MOST_IMAGES)
-            outputs = tuple(f"{index}.{suffix}" for index in range(count))
+            outputs = tuple(f"{index}.{suffix}" for index in range(image_count(given)))
+        story = tell(
+            scenario,
+            at=at,
+            seconds=contract.seconds,
+            luck=luck_of(prediction_id),
+            outputs=outputs,
+            checked=is_checked(contract, given),
+            free_at=free_at,
+        )
         return Prediction(
             id=prediction_id,
             model=contract.model,
@@ -55,14 +80,11 @@ class SimulatedBackend:
             scenario=scenario.name,
             created_at=at,
             inline=contract.produces == "images" and bool(given.get("enable_base64_output", False)),
-            events=tell(
-                scenario,
-                at=at,
-                seconds=contract.seconds,
-                luck=luck_of(prediction_id),
-                outputs=outputs,
-                checked=bool(given.get("enable_safety_checker", contract.produces == "images")),
-            ),
+            makes=outputs,
+            events=story.events,
+            steps=story.steps,
+            fault=scenario.fault,
+            webhook=webhook,
         )
 
     def _image_format(self, given: Mapping[str, Any]) -> str:
@@ -87,7 +109,11 @@ class SimulatedBackend:
                 model=prediction.model,
             )
         width, height = _size(given)
-        image = _read(given.get("image"), fetch)
+
+        def uploaded(url: str) -> bytes | None:
+            return self.uploaded(url, prediction.created_at)
+
+        image = _read(given.get("image"), fetch, uploaded)
         picture = Picture(
             model=prediction.model,
             prompt=str(given.get("prompt", "")),
@@ -99,9 +125,19 @@ class SimulatedBackend:
             loras=_loras(given),
             strength=_number(given.get("strength")) if image is not None else None,
             image=image,
-            mask=_read(given.get("mask_image"), fetch) if image is not None else None,
+            mask=_read(given.get("mask_image"), fetch, uploaded) if image is not None else None,
         )
         return draw(picture, suffix)
+
+
+def image_count(given: Mapping[str, Any]) -> int:
+    """How many images an input asks for, and gets."""
+    return min(max(_whole(given, "num_images", 1), 1), _MOST_IMAGES)
+
+
+def is_checked(contract: Contract, given: Mapping[str, Any]) -> bool:
+    """Whether a safety checker looks at what comes out."""
+    return bool(given.get("enable_safety_checker", contract.produces == "images"))
 
 
 def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
@@ -113,11 +149,12 @@ def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
 def remarks(given: Mapping[str, Any]) -> tuple[str, ...]:
     """What the simulated backend will not do with an input, for the author of the client."""
     return tuple(
-        f"{name} was not looked at: only base64, data URIs and outputs of this server are"
-        for name in ("image", "mask_image")
+        f"{name} was not looked at: only {read} are"
+        for name, read in _READ.items()
         if isinstance(text := given.get(name), str)
         and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE)
         and not OWN_OUTPUT.fullmatch(text)
+        and not OWN_UPLOAD.fullmatch(text)
     )
 
 
@@ -155,9 +192,13 @@ def _loras(given: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     )
 
 
-def _read(text: Any, fetch: Callable[[str, str], bytes | None]) -> bytes | None:
+def _read(
+    text: Any, fetch: Callable[[str, str], bytes | None], uploaded: Callable[[str], bytes | None]
+) -> bytes | None:
     if not isinstance(text, str) or not text:
         return None
+    if OWN_UPLOAD.fullmatch(text):
+        return uploaded(text)
     if own := OWN_OUTPUT.fullmatch(text):
         return fetch(own["id"], own["name"])
     prefix = _DATA_URI.match(text)

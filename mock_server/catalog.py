@@ -10,12 +10,13 @@ from typing import Any, Literal
 from mock_server import schemas
 from mock_server.documents import Library, LocatedDict, plain
 from mock_server.errors import BadConfiguration
+from mock_server.merging import merged
 
 CURRENT = "current"
 """The name of the edition that the files directly in `openapi/` make up."""
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-_NOTES = ("operation", "produces", "seconds", "documented")
+_NOTES = ("operation", "produces", "seconds", "documented", "price")
 _MODEL_PATH = re.compile(r"/api/(v[0-9]+)/(?P<model>[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)+)")
 
 
@@ -23,8 +24,9 @@ _MODEL_PATH = re.compile(r"/api/(v[0-9]+)/(?P<model>[A-Za-z0-9._-]+(?:/[A-Za-z0-
 class Contract:
     """One model on one API version, as one page of one edition documents it.
 
-    `produces` is what its outputs are, `seconds` how long a simulated run takes, `documented` whether the
-    page itself shows this version, `schema` the OpenAPI schema of the input with all references resolved.
+    `produces` is what its outputs are, `seconds` how long a simulated run takes, `price` what the mock takes
+    for an output in US dollars, `documented` whether the page itself shows this version, `schema` the OpenAPI
+    schema of the input with all references resolved.
     """
 
     edition: str
@@ -33,6 +35,7 @@ class Contract:
     operation_id: str
     produces: Literal["images", "lora"]
     seconds: float
+    price: float
     documented: bool
     schema: Mapping[str, Any]
     source: str
@@ -67,8 +70,9 @@ def load_catalog(
 ) -> dict[str, Edition]:
     """Reads the project's own files and those in `directory`, or `only` the latter.
 
-    `closed` forbids unknown fields in every input. Files directly in a directory make up the edition
-    "current"; those in `editions/NAME/` the edition NAME.
+    The platform's own endpoints are added to every edition, with `only` too: without uploads and the rest,
+    no official client would get far. `closed` forbids unknown fields in every input. Files directly in a
+    directory make up the edition "current"; those in `editions/NAME/` the edition NAME.
     Raises BadConfiguration with file, line and what is wrong.
     """
     bundled = bundled_directory()
@@ -76,6 +80,7 @@ def load_catalog(
     if directory is not None and not directory.is_dir():
         raise BadConfiguration(f"{directory}: is not a directory of OpenAPI files")
     directories = [each for each in (None if only else bundled, directory) if each is not None]
+    platform = tuple(_operations(read_document(bundled / "platform" / "platform.yaml", library)))
     files: dict[str, list[Path]] = {}
     for root in directories:
         found = list(_editions(root))
@@ -84,7 +89,7 @@ def load_catalog(
         for name, paths in found:
             files.setdefault(name, []).extend(paths)
     return {
-        name: _edition(name, paths, library=library, closed=closed)
+        name: _edition(name, paths, library=library, closed=closed, platform=platform)
         for name, paths in sorted(files.items(), key=lambda item: item[0] != CURRENT)
         if paths
     }
@@ -115,7 +120,13 @@ class _Draft:
     tags: dict[str, str]
 
 
-def _edition(name: str, paths: Iterable[Path], *, library: Library, closed: bool) -> Edition:
+_Operation = tuple[str, str, LocatedDict]
+"""A path, a method, and what they do."""
+
+
+def _edition(
+    name: str, paths: Iterable[Path], *, library: Library, closed: bool, platform: Iterable[_Operation]
+) -> Edition:
     draft = _Draft(name=name, closed=closed, operations={}, contracts={}, tags={})
     for path in paths:
         document = read_document(path, library)
@@ -128,8 +139,22 @@ def _edition(name: str, paths: Iterable[Path], *, library: Library, closed: bool
         common = read_document(bundled_directory() / "common.yaml", library)
         for each in _operations(common):
             _take_in(draft, common, *each)
-    document_of_all = _merge(name, draft.operations, draft.tags)
+    _add_platform(draft, platform)
+    document_of_all = merged(name, draft.operations, draft.tags)
     return Edition(name=name, contracts=draft.contracts, document=document_of_all)
+
+
+def _add_platform(draft: _Draft, platform: Iterable[_Operation]) -> None:
+    """Adds what the platform has beside its models, which is there whatever the models are."""
+    named = {operation["operationId"]: operation for operation in draft.operations.values()}
+    for url, method, operation in platform:
+        if (other := draft.operations.get((url, method))) is not None:
+            raise BadConfiguration(f"{other.place()}: {method.upper()} {url} is the platform's own")
+        if (other := named.get(name := operation["operationId"])) is not None:
+            raise BadConfiguration(
+                f"{other.place('operationId')}: operationId {name!r} is the platform's own"
+            )
+        draft.operations[url, method] = operation
 
 
 def _take_in(
@@ -174,7 +199,7 @@ def read_document(path: Path, library: Library) -> LocatedDict:
     return document
 
 
-def _operations(document: LocatedDict) -> Iterator[tuple[str, str, LocatedDict]]:
+def _operations(document: LocatedDict) -> Iterator[_Operation]:
     """The operations of a file, each with the security that holds for it written into it."""
     schemes = document.get("components", {}).get("securitySchemes", {})
     for name, scheme in schemes.items():
@@ -221,9 +246,9 @@ def _contract(draft: _Draft, url: str, operation: LocatedDict, *, source: str) -
             )
     if (produces := note.get("produces")) not in ("images", "lora"):
         raise BadConfiguration(f"{note.place('produces')}: x-wavemock.produces has to be images or lora")
-    seconds = note.get("seconds", 2)
-    if type(seconds) not in {int, float} or not 0 <= seconds < float("inf"):
-        raise BadConfiguration(f"{note.place('seconds')}: x-wavemock.seconds has to be a number, 0 or more")
+    for key in ("seconds", "price"):
+        if type(note.get(key, 0)) not in {int, float} or not 0 <= note.get(key, 0) < float("inf"):
+            raise BadConfiguration(f"{note.place(key)}: x-wavemock.{key} has to be a number, 0 or more")
     if not isinstance(documented := note.get("documented", False), bool):
         raise BadConfiguration(f"{note.place('documented')}: x-wavemock.documented has to be true or false")
     media = operation.get("requestBody", LocatedDict(path=operation.path, line=operation.line))
@@ -241,53 +266,12 @@ def _contract(draft: _Draft, url: str, operation: LocatedDict, *, source: str) -
         model=match["model"],
         operation_id=operation["operationId"],
         produces="images" if produces == "images" else "lora",
-        seconds=float(seconds),
+        seconds=float(note.get("seconds", 2)),
+        price=float(note.get("price", 0.01)),
         documented=documented,
         schema=plain(media["schema"]),
         source=source,
     )
-
-
-def _merge(
-    name: str, operations: Mapping[tuple[str, str], LocatedDict], tags: Mapping[str, str]
-) -> dict[str, Any]:
-    paths: dict[str, Any] = {}
-    responses: dict[str, Any] = {}
-    # Polling is by far the most frequent call, and routes are tried in order.
-    for (url, method), operation in sorted(operations.items(), key=lambda item: "{id}" not in item[0][0]):
-        told = plain(operation)
-        told["responses"] = {
-            status: _shared(response, responses) for status, response in operation["responses"].items()
-        }
-        paths.setdefault(url, {})[method] = told
-    return {
-        "openapi": "3.0.3",
-        "info": {
-            "title": f"WaveSpeedAI FLUX LoRA API, edition {name}",
-            "version": "1",
-            "description": "All models of this edition in one document, as wavemock serves them.",
-        },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": tag, "description": text} for tag, text in tags.items()],
-        "paths": paths,
-        "components": {
-            "responses": responses,
-            "securitySchemes": {
-                "apiKey": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`."}
-            },
-        },
-    }
-
-
-def _shared(response: LocatedDict, responses: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the response among the shared ones; the response itself where it has no name of its own.
-
-    Nearly all operations have the same, and a document that repeats them is slow to read for everybody.
-    """
-    told: dict[str, Any] = plain(response)
-    if not response.name or responses.setdefault(response.name, told) != told:
-        return told
-    return {"$ref": f"#/components/responses/{response.name}"}
 
 
 def edition_of(catalog: Catalog, name: str) -> Edition:

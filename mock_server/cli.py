@@ -1,44 +1,17 @@
-"""The command line: flags become settings, settings become a server."""
+"""The command line: every command, each in its own module where it is long."""
 
-import contextlib
 import json
-import os
-import re
-import shutil
-import signal
-import sys
-import tempfile
-import warnings
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from contract_tests.cli import COMMANDS
+from mock_server.audit.cli import audit
 from mock_server.errors import BadConfiguration
-
-if TYPE_CHECKING:
-    from mock_server.app import Settings
-    from mock_server.catalog import Catalog
-
-_UNITS = {"": 1, "K": 1000, "KI": 1024, "M": 1000**2, "MI": 1024**2, "G": 1000**3, "GI": 1024**3}
-
-
-class _Size(click.ParamType[int]):
-    """A number of bytes, with a unit or without: 1000000, 64KiB, 32MiB, 1GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The size in bytes."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,15})\s*([KMG]I?)?B?", value.strip().upper())
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is no size; try 500000, 64KiB, 32MiB or 1GiB.", param, ctx)
-        return int(match[1]) * _UNITS[match[2] or ""]
+from mock_server.running import run
+from mock_server.serving import Unusable, serve
+from mock_server.webhooks.cli import webhook
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,209 +24,6 @@ def main() -> None:
       wavemock serve
       export WAVESPEED_API_KEY=anything   # and base_url=http://127.0.0.1:8080
     """
-
-
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port."
-)
-@click.option(
-    "--scenario",
-    default="normal",
-    show_default=True,
-    help="How predictions go whose request names none: normal, instant, slow, queued, failed, stuck or nsfw.",
-)
-@click.option("--seed", type=int, help="Make ids, outputs and timings the same on every run.")
-@click.option(
-    "--api-key",
-    "api_keys",
-    multiple=True,
-    metavar="KEY",
-    help="Accept only this key; may be repeated. [default: any]",
-)
-@click.option(
-    "--edition", default="current", show_default=True, help="Which published revision stands at the root."
-)
-@click.option(
-    "--openapi", type=click.Path(path_type=Path), metavar="DIR", help="Serve the OpenAPI files in DIR too."
-)
-@click.option("--only", is_flag=True, help="Serve the files of --openapi and not the built-in ones.")
-@click.option(
-    "--unknown-fields",
-    type=click.Choice(["report", "reject"]),
-    default="report",
-    show_default=True,
-    help="What to do with fields that the contract does not know.",
-)
-@click.option(
-    "--image-format",
-    type=click.Choice(["png", "jpeg", "webp"]),
-    default="png",
-    show_default=True,
-    help="Encoding of images whose request does not say.",
-)
-@click.option(
-    "--base64",
-    type=click.Choice(["raw", "data-uri"]),
-    default="raw",
-    show_default=True,
-    help="How base64 outputs are written.",
-)
-@click.option(
-    "--sync-timeout",
-    default=90.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="How long enable_sync_mode holds a submit.",
-)
-@click.option("--store", metavar="URL", help="Keep predictions in sqlite:///FILE. [default: in memory]")
-@click.option(
-    "--keep",
-    default=100_000,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Most predictions in memory; the oldest finished go first.",
-)
-@click.option(
-    "--keep-bytes",
-    default="1GiB",
-    show_default=True,
-    type=_Size(),
-    help="Most bytes of predictions in memory.",
-)
-@click.option(
-    "--workers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Processes that serve; more than one need --store.",
-)
-@click.option("--max-body", default="32MiB", show_default=True, type=_Size(), help="Largest request body.")
-@click.option(
-    "--public-url",
-    metavar="URL",
-    help="Address to write into answers, behind a proxy. [default: the Host that was asked]",
-)
-@click.option(
-    "--control-token", metavar="TOKEN", help="Open /_mock to other machines that send this bearer token."
-)
-@click.option(
-    "--access-log/--no-access-log", default=False, show_default=True, help="Write a line per request."
-)
-def serve(**flags: Any) -> None:
-    """Serve the mock until Ctrl-C.
-
-    \b
-    How a single task goes can be chosen by its request:
-      curl -H "X-Mock-Scenario: failed" ...
-    """
-    _hush()
-    from mock_server.app import Settings, read_contracts  # noqa: PLC0415 - `--help` need not wait for the server's libraries
-    from mock_server.server import listen, run  # noqa: PLC0415
-
-    host, port, workers = flags.pop("host"), flags.pop("port"), flags.pop("workers")
-    access_log, sync_seconds = flags.pop("access_log"), flags.pop("sync_timeout")
-    _check_flags(workers, flags)
-    data = Path(tempfile.mkdtemp(prefix="wavemock-"))
-    # SIGTERM ends as Ctrl-C does, with everything cleared away.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        settings = Settings(data=data, sync_seconds=sync_seconds, **flags)
-        catalog = read_contracts(settings)
-        listening = listen(host, port)
-        address = listening.getsockname()
-        url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        run(
-            settings,
-            catalog,
-            listening,
-            workers=workers,
-            access_log=access_log,
-            ready=partial(_say_ready, settings, catalog, url),
-        )
-    except BadConfiguration as error:
-        raise _Refused(str(error)) from error
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
-    click.echo("wavemock has stopped.", err=True)
-
-
-def _hush() -> None:
-    """Keeps a remark of Starlette to Connexion's authors, which is no news to a user, off the terminal."""
-    remark = "Using `httpx` with `starlette.testclient`"
-    warnings.filterwarnings("ignore", message=remark)
-    # For the processes that --workers starts.
-    others = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = f"{others},ignore:{remark}" if others else f"ignore:{remark}"
-
-
-class _Refused(click.ClickException):
-    """One line about what is wrong, and exit code 2."""
-
-    exit_code = 2
-
-
-def _check_flags(workers: int, flags: Mapping[str, Any]) -> None:
-    if workers > 1 and flags["store"] is None:
-        raise click.UsageError(
-            "--workers: several processes need a store to share; add --store sqlite:///FILE."
-        )
-    if flags["only"] and flags["openapi"] is None:
-        raise click.UsageError("--only: there is nothing to serve but the built-in files; add --openapi DIR.")
-    url = flags["public_url"]
-    if url is not None and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
-        raise click.UsageError(f"--public-url: {url!r} is no address; write http://HOST:PORT.")
-    if any(not key.strip() for key in (*flags["api_keys"], flags["control_token"] or "-")):
-        raise click.UsageError("--api-key and --control-token: an empty one would keep everybody out.")
-
-
-def _say_ready(settings: "Settings", catalog: "Catalog", url: str) -> None:
-    """What a person wants to know first, and what to paste first."""
-    root = catalog[settings.edition]
-    shown = sorted(root.contracts.values(), key=lambda contract: (contract.model, contract.version))
-    example = next(contract for contract in shown if contract.documented or contract is shown[-1])
-    others = [f"{url}/editions/{name}" for name in catalog if name != settings.edition]
-    models = sorted({contract.model for contract in shown})
-    width = max(len(model) for model in models)
-    lines = [f"wavemock serves the edition {settings.edition} at {url}  (Ctrl-C stops it)", ""]
-    for model in models:
-        versions = [
-            contract.version + "*" * contract.documented for contract in shown if contract.model == model
-        ]
-        lines.append(f"  {model:<{width}}  {' '.join(versions)}")
-    lines += ["", "  * the version that the model's page shows"]
-    if others:
-        lines.append(f"  other editions: {' '.join(others)}")
-    key = settings.api_keys[0] if settings.api_keys else "any-key"
-    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
-    body = json.dumps(_smallest(example.schema))
-    lines += [
-        "",
-        f"Try:     curl {url}{example.path} {headers} -d '{body}'",
-        f"Inside:  {url}/_mock/predictions   {url}/_mock/docs",
-        f"Docs:    {url}/docs",
-        "",
-    ]
-    # Whoever reads only the first lines of this still gets a server.
-    with contextlib.suppress(BrokenPipeError):
-        click.echo("\n".join(lines))
-        sys.stdout.flush()
-
-
-def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A body with the required fields alone."""
-    filler = {"string": "A lighthouse in a storm", "integer": 1, "number": 1, "boolean": True, "array": []}
-    return {
-        name: field.get("example", filler.get(field.get("type", ""), {}))
-        if field.get("type") != "string" or "enum" in field or "http" in str(field.get("example"))
-        else filler["string"]
-        for name in schema.get("required", [])
-        for field in [schema["properties"].get(name, {})]
-    }
 
 
 @main.command()
@@ -279,14 +49,14 @@ def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
 )
 def openapi(edition: str, directory: Path | None, only: bool, file_format: str, url: str) -> None:
     """Print one OpenAPI document of all models, as it is served."""
-    import yaml  # noqa: PLC0415
+    import yaml
 
-    from mock_server.catalog import edition_of, load_catalog  # noqa: PLC0415
+    from mock_server.catalog import edition_of, load_catalog
 
     try:
         found = edition_of(load_catalog(directory=directory, only=only), edition)
     except BadConfiguration as error:
-        raise _Refused(str(error)) from error
+        raise Unusable(str(error)) from error
     document = {**found.document, "servers": [{"url": url}]}
     if file_format == "json":
         click.echo(json.dumps(document, indent=2))
@@ -301,5 +71,49 @@ def _no_aliases(yaml: Any) -> Any:
     return type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def scenarios(as_json: bool) -> None:
+    """List every scenario and fault, with what your client has to do about it.
+
+    \b
+    Choose one in the header X-Mock-Scenario, in the query (?__scenario=), as the API key (mk_SCENARIO), or
+    for all requests to come with POST /_mock/scenario. What stands first here wins. Parameters may follow:
+      slow; processing=3s        failed; error=out of memory        progression=polls; created=2; processing=3
+      normal; fault=503; on=poll; times=2; retry-after=1s
+    """
+    from mock_server.faults import KINDS
+    from mock_server.scenarios import SCENARIOS
+
+    if as_json:
+        told = {
+            "scenarios": [
+                {"name": each.name, "what": each.what, "advice": each.advice, "seed": each.magic}
+                for each in SCENARIOS.values()
+            ],
+            "faults": [
+                {"kind": each.name, "on": each.places, "what": each.what, "advice": each.advice}
+                for each in KINDS.values()
+            ],
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
+    for each in SCENARIOS.values():
+        seed = f"  (seed {each.magic})" if each.magic is not None else ""
+        click.echo(
+            f"{click.style(each.name, bold=True)}{seed}\n  {each.what}\n  Your client: {each.advice}\n"
+        )
+    click.echo("Faults, as `fault=KIND` in a scenario or by POST /_mock/faults:\n")
+    for kind in KINDS.values():
+        click.echo(
+            f"{click.style(kind.name, bold=True)}  on {', '.join(kind.places)}\n  {kind.what}\n"
+            f"  Your client: {kind.advice}\n"
+        )
+
+
+main.add_command(serve)
+main.add_command(audit)
+main.add_command(webhook)
+main.add_command(run)
 for command in COMMANDS:
     main.add_command(command)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 
@@ -24,33 +24,44 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockState:
-    """How a server's time stands to the machine's: shifted by `offset`, or standing still at `frozen_at`.
+    """How a server's time stands to the machine's.
 
-    Both in milliseconds. Frozen records, so that a store can keep one and several processes can share it.
+    Shifted by `offset`, `speed` times as fast since the machine's time was `since`, or standing still at
+    `frozen_at`; all but the speed in milliseconds. Frozen records, so that a store can keep one and several
+    processes can share it.
     """
 
     offset: int = 0
     frozen_at: int | None = None
+    speed: float = 1
+    since: int = 0
 
     def at(self, real: int) -> int:
         """The server's time when the machine's is `real`."""
-        return real + self.offset if self.frozen_at is None else self.frozen_at
+        if self.frozen_at is not None:
+            return self.frozen_at
+        return real + self.offset + round((real - self.since) * (self.speed - 1))
 
     def freeze(self, real: int) -> "ClockState":
         """Time stands still from now on."""
-        return ClockState(offset=self.offset, frozen_at=self.at(real))
+        return replace(self, frozen_at=self.at(real))
 
     def advance(self, by: int) -> "ClockState":
         """Time jumps ahead by `by` milliseconds, whether it runs or stands still; never back."""
         if by < 0:
             raise ValueError("time can only be moved ahead")
         if self.frozen_at is None:
-            return ClockState(offset=self.offset + by)
-        return ClockState(offset=self.offset, frozen_at=self.frozen_at + by)
+            return replace(self, offset=self.offset + by)
+        return replace(self, frozen_at=self.frozen_at + by)
 
-    def resume(self, real: int) -> "ClockState":
-        """Time runs on from where it stands, at the machine's pace."""
-        return ClockState(offset=self.at(real) - real)
+    def run(self, real: int, *, speed: float | None = None) -> "ClockState":
+        """Time runs on from where it stands, at the speed it had or, if given, at `speed`."""
+        speed = self.speed if speed is None else speed
+        return ClockState(offset=self.at(real) - real, speed=speed, since=real)
+
+    def hurry(self, real: int, speed: float) -> "ClockState":
+        """The speed changes, now or, while time stands still, for when it runs again."""
+        return self.run(real, speed=speed) if self.frozen_at is None else replace(self, speed=speed)
 
 
 class ClockShelf(Protocol):
@@ -66,7 +77,7 @@ class ClockShelf(Protocol):
 
 
 class ManualClock:
-    """A clock that can be frozen, advanced and resumed; its state lives on a shelf that others may share."""
+    """A clock that can be frozen, advanced and sped up; its state lives on a shelf that others may share."""
 
     def __init__(self, *, real: Clock, shelf: ClockShelf) -> None:
         self._real = real
@@ -76,9 +87,14 @@ class ManualClock:
         """The server's time."""
         return self._shelf.clock_state().at(self._real.now())
 
-    def running(self) -> bool:
-        """Whether time runs, or stands still."""
-        return self._shelf.clock_state().frozen_at is None
+    def speed(self) -> float:
+        """How many seconds pass here in one of the machine's; 0 while time stands still."""
+        state = self._shelf.clock_state()
+        return state.speed if state.frozen_at is None else 0
+
+    def state(self) -> ClockState:
+        """How this clock stands to the machine's."""
+        return self._shelf.clock_state()
 
     def ahead(self) -> int:
         """By how many milliseconds this clock differs from the machine's."""
@@ -93,6 +109,10 @@ class ManualClock:
         """Moves time ahead by `by` milliseconds."""
         return self._shelf.change_clock(lambda state: state.advance(by))
 
+    def hurry(self, speed: float) -> ClockState:
+        """Makes time run `speed` times as fast as the machine's."""
+        return self._shelf.change_clock(lambda state: state.hurry(self._real.now(), speed))
+
     def resume(self) -> ClockState:
         """Lets time run again."""
-        return self._shelf.change_clock(lambda state: state.resume(self._real.now()))
+        return self._shelf.change_clock(lambda state: state.run(self._real.now()))

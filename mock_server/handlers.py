@@ -4,113 +4,130 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import lru_cache
-from ipaddress import IPv6Address
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope
 
-from mock_server.backend import SimulatedBackend, remarks
-from mock_server.body import header
+from mock_server import accounts
+from mock_server.auth import bearer_key
+from mock_server.backend import remarks
 from mock_server.catalog import Contract
-from mock_server.clock import ManualClock
-from mock_server.errors import Refusal
-from mock_server.outputs import Outputs, url_of
-from mock_server.prediction import Asked, Event, Prediction, Status
-from mock_server.scenarios import SCENARIOS, Scenario
-from mock_server.store import Store
-
-Run = Callable[..., Awaitable[Any]]
-"""Calls a function that may wait for the store: at once, or in a thread."""
-
-_HOST = re.compile(
-    rb"(?:(?=[^:]{1,255}(?::|$))[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
-    rb"(?::(?P<port>[0-9]{1,5}))?"
+from mock_server.choosing import choose
+from mock_server.desk import (
+    Answer,
+    Call,
+    Desk,
+    Visit,
+    base_url,
+    disconnected,
+    result_url,
+    timestamp,
+    visit_of,
 )
+from mock_server.errors import Refusal
+from mock_server.faulting import struck, under
+from mock_server.faults import POLL, SUBMIT
+from mock_server.journal import fingerprint
+from mock_server.outputs import url_of
+from mock_server.prediction import Asked, Event, Prediction, Status
+from mock_server.scenarios import Scenario
+from mock_server.uploads import uploads_of
+from mock_server.webhooks import deliveries
+
 _ENCODER = msgspec.json.Encoder()
 _POLL_SECONDS = 0.05
 _HEADER_LENGTH = 1000
-_LAST_MOMENT = 253_402_300_799_999
+_PLAIN_WEBHOOK = re.compile(r"(?i)(?:^|&)webhook=(?P<address>https?://.*)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A request that has passed validation: `given` is its body with defaults in place."""
-
-    scope: Scope
-    receive: Receive
-    given: Any = None
-    asked: Asked | None = None
-    query: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What goes back: a JSON body, and headers beyond its type and length."""
-
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What the operations work with.
-
-    `root_edition` is the edition at the root. `seed` makes ids, and all that follows from them, the same on
-    every run. `public_url` stands in for the Host that was asked. `sync_seconds` is how long a synchronous
-    submit is held. `run` calls what may wait for the store.
-    """
-
-    store: Store
-    clock: ManualClock
-    backend: SimulatedBackend
-    outputs: Outputs
-    run: Run
-    root_edition: str
-    scenario: str
-    seed: int | None
-    public_url: str | None
-    sync_seconds: float
-    data_uri: bool
-
-
-async def submit(desk: Desk, contract: Contract, call: Call) -> Answer:
+async def submit(contract: Contract, desk: Desk, call: Call) -> Answer:
     """Accepts a prediction, and answers it as it begins, or as it ended where the submit is synchronous."""
     assert call.asked is not None  # noqa: S101 - validation has been passed
-    scenario = _scenario(desk, call.scope)
-    asked = call.asked
-    if found := remarks(call.given):
-        asked = replace(asked, warnings=asked.warnings + found)
-    prediction: Prediction = await desk.run(_accept, desk, contract, scenario, call.given, asked)
+    visit = visit_of(call.scope)
+    scenario, fault = await desk.run(_chosen, desk, contract, call)
+    visit.scenario = scenario.name
+    return await under(fault, desk, call, partial(_begin, contract, scenario, desk, call))
+
+
+def _chosen(desk: Desk, contract: Contract, call: Call) -> tuple[Scenario, Any]:
+    scenario = choose(desk, contract, call.scope, call.given)
+    # The same request once more is another try, whoever else asks for the same.
+    subject = f"{fingerprint(bearer_key(call.scope))}/{visit_of(call.scope).digest}/{scenario.name}"[:150]
+    return scenario, struck(desk, SUBMIT, scenario.fault, subject)
+
+
+async def _begin(contract: Contract, scenario: Scenario, desk: Desk, call: Call) -> Answer:
+    asked: Asked = call.asked  # type: ignore[assignment] # validation has been passed
     base = base_url(desk, call.scope)
+    webhook = _webhook(call)
+    prediction: Prediction = await desk.run(
+        _accept, desk, contract, scenario, given=call.given, asked=asked, webhook=webhook, base=base
+    )
+    visit = visit_of(call.scope)
+    visit.committed, visit.prediction, visit.told = True, prediction.id, Status.CREATED
     headers = _unknown_fields(asked)
     if call.given.get("enable_sync_mode") is True:
         ended, events = await _hold(desk, prediction, call.receive)
+        visit.told = events[-1].status
         return Answer(body=await _envelope(desk, ended, events, base, synchronous=True), headers=headers)
     return Answer(body=await _envelope(desk, prediction, prediction.events[:1], base), headers=headers)
 
 
-def _scenario(desk: Desk, scope: Scope) -> Scenario:
-    name = header(scope, b"x-mock-scenario").decode("latin-1").strip() or desk.scenario
-    if name not in SCENARIOS:
-        known = ", ".join(SCENARIOS)
-        raise Refusal(400, f"X-Mock-Scenario: there is no scenario {name[:80]!r}; there are: {known}.")
-    return SCENARIOS[name]
+def _webhook(call: Call) -> str:
+    query: bytes = call.scope["query_string"]
+    if b"webhook=" not in query:
+        return ""
+    raw = query.decode("latin-1")
+    # One official client appends the address unencoded, so all that follows belongs to it.
+    if plain := _PLAIN_WEBHOOK.search(raw):
+        return plain["address"]
+    return dict(parse_qsl(raw, keep_blank_values=True)).get("webhook", "")
 
 
 def _accept(
-    desk: Desk, contract: Contract, scenario: Scenario, given: Mapping[str, Any], asked: Asked
+    desk: Desk,
+    contract: Contract,
+    scenario: Scenario,
+    *,
+    given: Mapping[str, Any],
+    asked: Asked,
+    webhook: str,
+    base: str,
 ) -> Prediction:
+    if found := remarks(given) + uploads_of(desk).remarks(given):
+        asked = replace(asked, warnings=asked.warnings + found)
     now = desk.clock.now()
-    prediction = desk.backend.submit(_new_id(desk), at=now, contract=contract, scenario=scenario, given=given)
+    images = given.get("num_images", 1)
+    images = images if isinstance(images, int) else 1
+    prediction = desk.backend.submit(
+        _new_id(desk),
+        at=now,
+        contract=contract,
+        scenario=scenario,
+        given=given,
+        free_at=accounts.admit(desk, images=images, price=contract.price * images, now=now),
+        webhook=webhook,
+    )
     desk.store.add(prediction, asked, now=now)
+    accounts.note_use(desk, prediction, now=now)
+    report(desk, prediction, base)
     return prediction
+
+
+def report(desk: Desk, prediction: Prediction, base: str) -> None:
+    """Sees to the webhook of a prediction whose end is in sight."""
+    if not prediction.webhook or prediction.ends_at is None:
+        return
+    delivery = deliveries.scheduled(prediction, base)
+    if delivery is not None:
+        deliveries.keep(desk.store, delivery)
+        desk.changed()
 
 
 def _new_id(desk: Desk) -> str:
@@ -138,7 +155,7 @@ def _unknown_fields(asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
 async def _hold(desk: Desk, prediction: Prediction, receive: Receive) -> tuple[Prediction, tuple[Event, ...]]:
     """Waits until the prediction has ended, the time for it is up, or nobody waits any more."""
     until = prediction.created_at + round(desk.sync_seconds * 1000)
-    gone = asyncio.ensure_future(receive())
+    gone = asyncio.ensure_future(disconnected(receive))
     try:
         while True:
             now, current = await desk.run(_look, desk, prediction.id)
@@ -153,13 +170,46 @@ async def _hold(desk: Desk, prediction: Prediction, receive: Receive) -> tuple[P
 async def result(desk: Desk, call: Call) -> Answer:
     """Answers a prediction as it stands now."""
     prediction_id = call.scope["path_params"]["id"]
-    now, prediction = await desk.run(_look, desk, prediction_id)
+    visit = visit_of(call.scope)
+    visit.prediction = prediction_id[:80]
+    now, prediction, fault = await desk.run(_polled, desk, prediction_id)
+    return await under(fault, desk, call, partial(_tell, desk, call.scope, visit, prediction, now))
+
+
+def _polled(desk: Desk, prediction_id: str) -> tuple[int, Prediction | None, Any]:
+    now, prediction = _look(desk, prediction_id)
     if prediction is None:
+        return now, None, struck(desk, POLL, None, "")
+    return now, prediction, struck(desk, POLL, prediction.fault, f"poll/{prediction_id}")
+
+
+async def _tell(desk: Desk, scope: Scope, visit: Visit, prediction: Prediction | None, now: int) -> Answer:
+    if prediction is None:
+        prediction_id = scope["path_params"]["id"]
         raise Refusal(
             404, f"There is no prediction {prediction_id[:80]!r}; it may have been one of another run."
         )
-    base = base_url(desk, call.scope)
-    return Answer(body=await _envelope(desk, prediction, prediction.seen_at(now), base))
+    base = base_url(desk, scope)
+    if prediction.steps:
+        prediction = await desk.run(_moved_by_poll, desk, prediction, now, base)
+    events = prediction.seen_at(now)
+    visit.told = events[-1].status
+    return Answer(body=await _envelope(desk, prediction, events, base))
+
+
+def _moved_by_poll(desk: Desk, prediction: Prediction, now: int, base: str) -> Prediction:
+    moved = desk.store.update(prediction.id, lambda current: current.polled(now)) or prediction
+    report(desk, moved, base)
+    return moved
+
+
+def move(desk: Desk, prediction_id: str, events: tuple[Event, ...], base: str) -> Prediction | None:
+    """Lets `events` happen to a prediction now, in place of all that lay ahead; None if there is none."""
+    now = desk.clock.now()
+    moved = desk.store.update(prediction_id, lambda current: current.moved(now, *events))
+    if moved is not None:
+        report(desk, moved, base)
+    return moved
 
 
 def _look(desk: Desk, prediction_id: str) -> tuple[int, Prediction | None]:
@@ -201,49 +251,3 @@ def task_object(
         "executionTime": milliseconds,
         "timings": {"inference": milliseconds},
     }
-
-
-def timestamp(at: int) -> str:
-    """Milliseconds since the Unix epoch as the pages write a time: UTC, three digits of a second, Z.
-
-    What lies beyond the year 9999, where such a text ends, is written as its last moment.
-    """
-    seconds, milliseconds = divmod(min(at, _LAST_MOMENT), 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def base_url(desk: Desk, scope: Scope) -> str:
-    """The server's own address as the client knows it."""
-    if desk.public_url is not None:
-        return desk.public_url
-    scheme = "https" if scope["scheme"] == "https" else "http"
-    host = header(scope, b"host")
-    if _is_host(host):
-        return f"{scheme}://{host.decode()}"
-    name, port = scope.get("server") or ("127.0.0.1", None)
-    return f"{scheme}://{name}" + (f":{port}" if port else "")
-
-
-@lru_cache(maxsize=64)
-def _is_host(host: bytes) -> bool:
-    match = _HOST.fullmatch(host)
-    if match is None or int(match["port"] or 0) > 65535:
-        return False
-    if match["v6"] is None:
-        return True
-    try:
-        IPv6Address(match["v6"].decode())
-    except ValueError:
-        return False
-    return True
-
-
-def result_url(desk: Desk, prediction: Prediction, base: str) -> str:
-    """Where to poll a prediction: on the version and the edition that it was submitted to."""
-    edition = "" if prediction.edition == desk.root_edition else f"/editions/{prediction.edition}"
-    return f"{base}{edition}/api/{prediction.version}/predictions/{prediction.id}/result"

@@ -1,13 +1,17 @@
 """How long a client may take to send a request, and how large its head may be."""
 
 import re
+import socket
+import struct
 from asyncio import TimerHandle, Transport
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mock_server.answering import END_CONNECTION
 from mock_server.errors import Refusal, envelope
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")  # RFC 9112, 3.2
@@ -150,7 +154,20 @@ class LimitedProtocol(HttpToolsProtocol):
         if not named or not all(map(_HOST.fullmatch, hosts)):
             raise Refusal(400, "A request names exactly one host, in the header Host.")
         self._watch.held = 0
+        extensions: dict[str, Any] = {END_CONNECTION: self._end_connection}
+        self.scope["extensions"] = extensions
         HttpToolsProtocol.on_headers_complete(self)
+
+    def _end_connection(self, *, reset: bool) -> None:
+        """Ends the connection as a fault wants it, in the middle of whatever goes on."""
+        self._disconnect()
+        connection = self.transport.get_extra_info("socket")
+        if reset and connection is not None:
+            # Without lingering, the system resets the connection instead of closing it.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def _queue_behind(self, previous: RequestResponseCycle) -> None:
         if len(self.pipeline) >= self._limits.pipelined:

@@ -17,19 +17,20 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mock_server.answering import send_answer, send_in_a_manner
 from mock_server.auth import check_key, guard_control
 from mock_server.body import ClientGone, check_media_type, read_body
+from mock_server.desk import Answer, Call, Desk, Desks, visit_of
 from mock_server.errors import Refusal, StoreUnavailable, envelope
-from mock_server.handlers import Answer, Call
-from mock_server.outputs import PATH as OUTPUTS_PATH
+from mock_server.journal import digest
 from mock_server.validation import Parameter, Rules, ask, check_query
 
 CONTROL_PREFIX = "/_mock"
 """Below which the control plane answers."""
 
-_JSON = (b"content-type", b"application/json")
 # Taking this many bytes apart takes long enough for others to notice; fewer are not worth a thread.
 _LARGE_BODY = 1024 * 1024
+_LONGEST_NOTED = 2000
 _log = logging.getLogger("wavemock")
 
 
@@ -37,10 +38,12 @@ _log = logging.getLogger("wavemock")
 class Operation:
     """What an operation of a document does, and what its requests have to keep to.
 
-    `body` are the rules of its JSON body, None where it takes none.
+    `body` are the rules of its JSON body, None where it takes none. `place` is where it stands among those
+    that faults and the journal tell apart.
     """
 
-    handler: Callable[[Call], Awaitable[Answer]]
+    handler: Callable[[Desk, Call], Awaitable[Answer]]
+    place: str = "other"
     body: Rules | None = None
     parameters: tuple[Parameter, ...] = ()
     query: Rules | None = None
@@ -50,31 +53,42 @@ class _ServedOperation:
     """One operation: looks at the key, reads and checks the request, and answers it."""
 
     def __init__(
-        self, operation: Operation, *, secured: bool, keys: tuple[bytes, ...], max_body: int
+        self, operation: Operation, *, desks: Desks, secured: bool, keys: tuple[bytes, ...], max_body: int
     ) -> None:
         self.operation = operation
+        self.desks = desks
         self.secured = secured
         self.keys = keys
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self.operation
+        visit = visit_of(scope)
+        visit.place = operation.place
         if self.secured:
             check_key(scope, accepted=self.keys)
-        given, asked, query = None, None, {}
+        body, given, asked, query = b"", None, None, {}
         if operation.body is not None:
             check_media_type(scope)
             body = await read_body(scope, receive, limit=self.max_body)
-            if len(body) > _LARGE_BODY:
-                given, asked = await run_in_threadpool(ask, operation.body, body)
-            else:
-                given, asked = ask(operation.body, body)
+            visit.digest, visit.size = digest(body), len(body)
+            try:
+                if len(body) > _LARGE_BODY:
+                    given, asked = await run_in_threadpool(ask, operation.body, body)
+                else:
+                    given, asked = ask(operation.body, body)
+            except Refusal:
+                visit.received = body[:_LONGEST_NOTED].decode(errors="replace")
+                raise
         if operation.query is not None:
             query = check_query(operation.parameters, operation.query, scope["query_string"])
-        answer = await operation.handler(
-            Call(scope=scope, receive=receive, given=given, asked=asked, query=query)
-        )
-        await _send_json(send, 200, answer.body, answer.headers)
+        desk = self.desks.of(scope)
+        call = Call(scope=scope, receive=receive, body=body, given=given, asked=asked, query=query)
+        answer = await operation.handler(desk, call)
+        if answer.manner is None:
+            await send_answer(send, answer)
+        else:
+            await send_in_a_manner(desk, scope, receive, send, answer)
 
 
 class _ServedAPI(RoutedAPI[_ServedOperation]):
@@ -84,12 +98,14 @@ class _ServedAPI(RoutedAPI[_ServedOperation]):
         self,
         *args: Any,
         served: Mapping[str, Operation],
+        desks: Desks,
         keys: tuple[bytes, ...],
         max_body: int,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.served = served
+        self.desks = desks
         self.keys = keys
         self.max_body = max_body
         self.add_paths()
@@ -98,6 +114,7 @@ class _ServedAPI(RoutedAPI[_ServedOperation]):
         """What serves an operation of the document; a key is needed where the document says so."""
         return _ServedOperation(
             self.served[operation.operation_id],
+            desks=self.desks,
             secured=bool(operation.security),
             keys=self.keys,
             max_body=self.max_body,
@@ -130,18 +147,15 @@ class ErrorMiddleware:
             # Behind this there is nobody left to answer the client.
             if scope["type"] != "http":
                 raise
+            if isinstance(error, ConnectionError):
+                raise  # a fault, in a process without a connection to end
             refusal = as_refusal(error)
-            headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+            visit_of(scope).refusal = refusal.message
+            headers = tuple(
+                (name.lower().encode(), value.encode()) for name, value in refusal.headers.items()
+            )
             body = envelope(refusal.status, refusal.message, refusal.data)
-            await _send_json(send, refusal.status, body, headers)
-
-
-async def _send_json(
-    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+            await send_answer(send, Answer(body=body, headers=headers, status=refusal.status))
 
 
 class _NoSuchMethod(Route):
@@ -170,6 +184,7 @@ class FrontMiddleware(RoutingMiddleware):
         self._docs = SwaggerUIMiddleware(super().__call__)
         self._plain: dict[tuple[str, str], dict[str, str | None]] = {}
         self._templated: dict[tuple[str, str], dict[str, str | None]] = {}
+        self._methods: dict[str, set[str]] = {}
         self._templates: list[str] = []
         self._template = re.compile("(?!)")
 
@@ -181,6 +196,9 @@ class FrontMiddleware(RoutingMiddleware):
         path = scope["path"]
         found = self._plain.get((scope["method"], path))
         parameters = {}
+        if found is None and (methods := self._methods.get(path)) is not None:
+            # A path as it stands comes before one with an {id} that would match it too.
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
         if found is None and (match := self._template.fullmatch(path)) is not None:
             index = match.lastindex or 0
             found = self._templated.get((scope["method"], self._templates[index - 1]))
@@ -235,6 +253,8 @@ class FrontMiddleware(RoutingMiddleware):
             # A base path that is tried earlier hides the same path of one that is tried later.
             context = {"api_base_path": base_path, "operation_id": endpoint.operation_id}
             table.setdefault((method, path), context)
+            if table is self._plain:
+                self._methods.setdefault(path, set()).add(method)
         if "{id}" in path and path not in self._templates:
             self._templates.append(path)
 
@@ -243,18 +263,19 @@ async def _unreachable(scope: Scope, receive: Receive, send: Send) -> None:
     """The endpoint of a route that never matches as a whole."""
 
 
-def endpoint(paths: Iterable[str], *, output_files: ASGIApp) -> ASGIApp:
+def endpoint(paths: Iterable[str], *, files: Mapping[str, ASGIApp]) -> ASGIApp:
     """The application behind Connexion: serves what no document describes.
 
-    That is `output_files`, and for the rest a 404 that names the nearest of `paths`.
+    That is `files`, by what their paths begin with, and for the rest a 404 that names the nearest of `paths`.
     """
     known = list(paths)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"][:200]
-        if path.startswith(OUTPUTS_PATH):
-            await output_files(scope, receive, send)
-            return
+        for prefix, application in files.items():
+            if path.startswith(prefix):
+                await application(scope, receive, send)
+                return
         close = difflib.get_close_matches(path, known, n=1)
         hint = f" Did you mean {close[0]}?" if close else " The paths that exist are listed at /docs."
         raise Refusal(404, f"There is nothing at {path}.{hint}")

@@ -1,7 +1,6 @@
-"""Keeps the results of predictions as files, gives their URLs, and serves them."""
+"""Keeps the results of predictions as files, and gives their URLs."""
 
 import base64
-import hashlib
 import mimetypes
 import os
 import re
@@ -11,23 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
-
-from mock_server.body import header
 from mock_server.clock import Clock
-from mock_server.errors import Refusal, StoreUnavailable
+from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Asked, Prediction
 from mock_server.store import Store
 
 PATH = "/outputs/"
 
-_ADDRESS = re.compile(r"/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
+ADDRESS = re.compile(r"/outputs/(?P<id>[0-9a-f]{32})/(?P<name>[0-9]+\.[a-z]+)")
+"""The path of an output."""
+
 _MEDIA_TYPES = {".webp": "image/webp", ".safetensors": "application/octet-stream"}
-_RANGE = rb"(?:[0-9]{1,40}-[0-9]{0,40}|-[0-9]{1,40})"
-_RANGES = re.compile(rb"bytes=((?:\s*,)*\s*%s(?:\s*,(?:\s*%s)?)*\s*)" % (_RANGE, _RANGE), re.IGNORECASE)
-_MOST_RANGES = 16
 _MOST_BYTES = 512 * 1024 * 1024
 _LONGEST_CHAIN = 4
 
@@ -129,49 +122,3 @@ def media_type(name: str) -> str:
     """What an output is, from its file name."""
     suffix = name[name.rindex(".") :]
     return _MEDIA_TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
-
-
-async def serve(outputs: Outputs, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers GET and HEAD of an output: whole, in ranges, or as unchanged; with no key, as a CDN would."""
-    if scope["method"] not in {"GET", "HEAD"}:
-        raise Refusal(405, "An output can be read, no more.", headers={"Allow": "GET, HEAD"})
-    match = _ADDRESS.fullmatch(scope["path"])
-    content = await run_in_threadpool(outputs.read, match["id"], match["name"]) if match else None
-    if match is None or content is None:
-        raise Refusal(404, "There is no such output, or not yet.")
-    etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
-    headers = {"etag": etag, "cache-control": "no-cache", "x-content-type-options": "nosniff"}
-    wanted = [
-        each.strip().removeprefix("W/")
-        for each in header(scope, b"if-none-match").decode("latin-1").split(",")
-    ]
-    if etag in wanted or "*" in wanted:
-        await Response(status_code=304, headers=headers)(scope, receive, send)
-        return
-    satisfiable = _satisfiable(header(scope, b"range"), len(content))
-    others = [(name, value) for name, value in scope["headers"] if name != b"range"]
-    scope["headers"] = [*others, (b"range", satisfiable)] if satisfiable else others
-    response = FileResponse(
-        outputs.path_of(match["id"], match["name"]), media_type=media_type(match["name"]), headers=headers
-    )
-    await response(scope, receive, send)
-
-
-def _satisfiable(wanted: bytes, size: int) -> bytes:
-    """The ranges of a `Range` header that can be had; all of them where none can, which is then an error.
-
-    Nothing where the header is not to be heard: it is malformed, or asks for more parts than anybody needs
-    (RFC 9110, section 14.2).
-    """
-    match = _RANGES.fullmatch(wanted)
-    parts = [part.strip() for part in match[1].split(b",") if part.strip()] if match else []
-    if not 0 < len(parts) <= _MOST_RANGES:
-        return b""
-    good = []
-    for part in parts:
-        first, _, last = part.partition(b"-")
-        if first and last and int(first) > int(last):
-            return b""
-        if int(first) < size if first else int(last) > 0:
-            good.append(part)
-    return b"bytes=" + b",".join(good or parts)

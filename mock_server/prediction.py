@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from mock_server.faults import Fault
 
 
 class Status(StrEnum):
@@ -37,11 +39,25 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What happens next, but not at a date: at the `polls`-th poll since the step before.
+
+    None: only when somebody says so. The event's own date says nothing.
+    """
+
+    event: Event
+    polls: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """One task: which model, how its story goes, and its events in the order of their dates.
 
     `id` is 32 hexadecimal digits; everything random about the prediction follows from it. `created_at` is in
     milliseconds since the Unix epoch. `inline` means that outputs are answered as base64 instead of URLs.
+    `makes` are the file names of what it will have made if it completes. `steps` are those to come that have
+    no date, and `polls` counts since the last of them. `fault` is what its later requests will meet with, and
+    `webhook` where its end is reported.
     """
 
     id: str
@@ -51,7 +67,12 @@ class Prediction:
     scenario: str
     created_at: int
     inline: bool = False
+    makes: tuple[str, ...] = ()
     events: tuple[Event, ...]
+    steps: tuple[Step, ...] = ()
+    polls: int = 0
+    fault: Fault | None = None
+    webhook: str = ""
 
     @property
     def ends_at(self) -> int | None:
@@ -62,6 +83,20 @@ class Prediction:
     def seen_at(self, now: int) -> tuple[Event, ...]:
         """The events that have happened by `now`; never empty, since a prediction begins with one."""
         return tuple(event for event in self.events if event.at <= now) or self.events[:1]
+
+    def polled(self, now: int) -> "Prediction":
+        """The same after one more poll, at `now`, which may be the one that a step waits for."""
+        if not self.steps or self.steps[0].polls is None:
+            return self
+        polls, events, steps = self.polls + 1, self.events, self.steps
+        while steps and steps[0].polls is not None and polls >= steps[0].polls:
+            events, steps, polls = (*events, replace(steps[0].event, at=now)), steps[1:], 0
+        return replace(self, events=events, steps=steps, polls=polls)
+
+    def moved(self, now: int, *events: Event) -> "Prediction":
+        """The same with `events` in place of everything that has not happened by `now`."""
+        dated = tuple(replace(event, at=now) for event in events)
+        return replace(self, events=self.seen_at(now) + dated, steps=())
 
 
 def luck_of(prediction_id: str) -> int:

@@ -1,78 +1,317 @@
-"""How a simulated story goes, in one table."""
+"""How a simulated story goes: one table of named scenarios, and what may be said beside a name."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
-from mock_server.prediction import Event, Status
+from mock_server.errors import Refusal
+from mock_server.faults import KINDS, Fault, fault_of, read_fault
+from mock_server.grammar import choice, count, parts_of, span, yes
+from mock_server.prediction import Status
 
-_STEPS = 1 << 16
+PROGRESSIONS = ("time", "polls", "manual", "immediate")
+"""What moves a prediction on: the clock, being polled, somebody who says so, or nothing that takes time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """How long a prediction stays in a state: from `low` to `high`, settled by its luck.
+
+    In seconds, or in multiples of what the contract says a run takes; in polls where those move it on.
+    """
+
+    low: float
+    high: float
+    of_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A way for a prediction to go.
 
-    `advice` is what a client has to do about it. `created` and `processing` are the shortest and the longest
-    stay in these states: the former in seconds, the latter in multiples of what the contract says a run takes
-    (None: for ever). `error` is why it fails, and empty where it completes. `nsfw` flags every output.
+    `what` happens, in a line, and `advice` is what a client has to do about it. `outcome` is how it ends;
+    None: not at all. `error` is why it fails. `nsfw` flags every output. `fault` is what goes wrong on the
+    way. A request whose seed is `magic` gets this one.
     """
 
     name: str
+    what: str
     advice: str
-    created: tuple[float, float] = (0.2, 0.5)
-    processing: tuple[float, float] | None = (0.9, 1.1)
+    progression: str = "time"
+    created: Stay = Stay(low=0.2, high=0.5)
+    processing: Stay = Stay(low=0.9, high=1.1, of_run=True)
+    outcome: Status | None = Status.COMPLETED
     error: str = ""
     nsfw: bool = False
+    fault: Fault | None = None
+    magic: int | None = None
+
+
+FAILURE = "The model could not finish the task (simulated failure)."
+"""Why a task failed, unless there is more to say."""
+
+
+def _faulty(name: str, magic: int, fault: str, what: str, advice: str) -> Scenario:
+    found = read_fault(fault, what=name)
+    return Scenario(name=name, what=what, advice=advice or KINDS[found.kind].advice, fault=found, magic=magic)
 
 
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="normal", advice="Poll until completed, then fetch the outputs."),
         Scenario(
-            name="instant",
-            advice="Take a result that is there at the first poll, without having seen `processing`.",
-            created=(0, 0),
-            processing=(0, 0),
+            name="normal",
+            what="A short queue, then a run of seconds.",
+            advice="Poll until completed, then fetch the outputs.",
         ),
         Scenario(
-            name="slow", advice="Keep polling, less and less often; do not submit again.", processing=(18, 22)
+            name="instant",
+            what="Completed at the first poll.",
+            advice="Take a result that is there at the first poll, without having seen `processing`.",
+            progression="immediate",
+            magic=9_999_990_000,
+        ),
+        Scenario(
+            name="slow",
+            what="Twenty times the usual run.",
+            advice="Keep polling, less and less often; do not submit again.",
+            processing=Stay(low=18, high=22, of_run=True),
+            magic=9_999_990_001,
         ),
         Scenario(
             name="queued",
+            what="Half a minute of `created`.",
             advice="Be patient with a long `created`; it is a queue, not an error.",
-            created=(25, 35),
+            created=Stay(low=25, high=35),
+            magic=9_999_990_002,
+        ),
+        Scenario(
+            name="polls",
+            what="Moved on by polls: one says `created`, two say `processing`, the next has the end.",
+            advice="Nothing new; this one needs no clock.",
+            progression="polls",
+            created=Stay(low=1, high=1),
+            processing=Stay(low=2, high=2),
+            magic=9_999_990_003,
+        ),
+        Scenario(
+            name="manual",
+            what="Moved on by `POST /_mock/predictions/{id}/advance` alone.",
+            advice="Nothing new; the test decides when what happens.",
+            progression="manual",
+            magic=9_999_990_004,
         ),
         Scenario(
             name="failed",
+            what="`failed`, with a reason.",
             advice="Stop polling, and show `data.error` to whoever asked.",
-            error="The model could not finish the task (simulated failure).",
+            outcome=Status.FAILED,
+            error=FAILURE,
+            magic=9_999_990_010,
         ),
-        Scenario(name="stuck", advice="Give up after a time limit of your own.", processing=None),
-        Scenario(name="nsfw", advice="Look at `has_nsfw_contents` before showing an output.", nsfw=True),
+        Scenario(
+            name="worker-error",
+            what="`failed`, with a reason that names HTTP 503.",
+            advice="Decide whether to run the task again; that is a second bill. The official SDK can.",
+            outcome=Status.FAILED,
+            error="HTTP 503 from the worker (simulated failure).",
+            magic=9_999_990_011,
+        ),
+        Scenario(
+            name="dropped",
+            what="Forty seconds of `created`, then `failed` without any `processing`.",
+            advice="Do not wait for `processing` before you believe in an end.",
+            created=Stay(low=40, high=40),
+            processing=Stay(low=0, high=0),
+            outcome=Status.FAILED,
+            error="The task was dropped from the queue (simulated failure).",
+            magic=9_999_990_012,
+        ),
+        Scenario(
+            name="stuck",
+            what="`processing` for ever.",
+            advice="Give up after a time limit of your own.",
+            outcome=None,
+            magic=9_999_990_013,
+        ),
+        Scenario(
+            name="nsfw",
+            what="Completed, every output flagged.",
+            advice="Look at `has_nsfw_contents` before showing an output.",
+            nsfw=True,
+            magic=9_999_990_014,
+        ),
+        _faulty(
+            "rate-limited",
+            9_999_990_429,
+            "429; retry-after=2s",
+            "The first submit of a request gets 429 and `Retry-After: 2`, the next one is accepted.",
+            "Wait for as long as `Retry-After` says, then submit once more: nothing was begun.",
+        ),
+        _faulty(
+            "unavailable",
+            9_999_990_503,
+            "503; on=poll; times=2; retry-after=1s",
+            "Two polls get 503 and `Retry-After: 1`, then they tell the result.",
+            "",
+        ),
+        _faulty(
+            "flaky",
+            9_999_990_500,
+            "500; on=poll; times=3",
+            "Three polls get 500, then they tell the result.",
+            "",
+        ),
+        _faulty(
+            "lost-answer",
+            9_999_990_100,
+            "reset; on=submit; after-commit=true",
+            "The task is accepted and paid, and the connection reset before the answer.",
+            "Do not submit again blindly: look in the history whether the task is there.",
+        ),
+        _faulty(
+            "gateway-timeout",
+            9_999_990_504,
+            "504; on=submit; after-commit=true",
+            "The task is accepted and paid, and a gateway answers 504.",
+            "Do not submit again blindly: look in the history whether the task is there.",
+        ),
+        _faulty(
+            "half-answer",
+            9_999_990_101,
+            "truncate; on=submit",
+            "The task is accepted and paid, and the answer breaks off in its middle.",
+            "Do not submit again blindly: look in the history whether the task is there.",
+        ),
+        _faulty(
+            "wrong-code",
+            9_999_990_401,
+            "code-401; on=submit; times=always",
+            "HTTP 200 whose envelope says `code: 401`.",
+            "",
+        ),
+        _faulty("reset", 9_999_990_102, "reset; on=poll", "The first poll's connection is reset.", ""),
+        _faulty("hanging", 9_999_990_103, "hang; on=poll", "The first poll gets no answer.", ""),
+        _faulty("dripping", 9_999_990_104, "slow; on=poll", "The first poll's answer takes 10 s.", ""),
+        _faulty("latency", 9_999_990_105, "latency; times=always", "Every answer takes two seconds.", ""),
+        _faulty(
+            "cancelled",
+            9_999_990_110,
+            "status; times=always; value=cancelled",
+            "Polls tell the status `cancelled`, which is on no page.",
+            "",
+        ),
+        _faulty(
+            "timed-out",
+            9_999_990_111,
+            "status; times=always; value=timeout",
+            "Polls tell the status `timeout`, which is on no page.",
+            "",
+        ),
+        _faulty(
+            "no-outputs",
+            9_999_990_120,
+            "missing; times=always; field=outputs",
+            "Polls tell no `outputs`, completed or not.",
+            "",
+        ),
+        _faulty(
+            "null-outputs",
+            9_999_990_121,
+            "null; times=always; field=outputs",
+            "Polls tell `outputs: null`, completed or not.",
+            "",
+        ),
+        _faulty(
+            "expired", 9_999_990_410, "expired; times=always", "Completed, and its outputs are gone: 410.", ""
+        ),
+        _faulty(
+            "corrupt", 9_999_990_130, "corrupt; times=always", "Completed, and its outputs are damaged.", ""
+        ),
+        _faulty(
+            "half-output",
+            9_999_990_131,
+            "truncate; on=output",
+            "The first fetch of an output breaks off in its middle.",
+            "",
+        ),
     )
 }
+MAGIC_SEEDS = {each.magic: each.name for each in SCENARIOS.values() if each.magic is not None}
+_KEYS = ("progression", "created", "processing", "outcome", "error", "nsfw", "fault")
+_NEVER = "never"
 
 
-def tell(
-    scenario: Scenario, *, at: int, seconds: float, luck: int, outputs: tuple[str, ...], checked: bool
-) -> tuple[Event, ...]:
-    """The whole story of one prediction that begins `at` (milliseconds since the Unix epoch), end included.
+@lru_cache(maxsize=1024)
+def read_scenario(text: str, *, what: str, base: Scenario | None = None) -> Scenario:
+    """The scenario that a text such as `slow; processing=3s` describes.
 
-    `seconds` is what a run of the model takes, `luck` at least 32 random bits that settle how long the stays
-    are, `outputs` the names of what it will have made, `checked` whether a safety checker looks at them.
+    Parameters of a fault follow `fault=KIND`. Without a name, `base` or the normal one is changed.
+    Raises Refusal 400 that names `what` (where the text came from) and says what would be right.
     """
-    begun = at + _between(scenario.created, luck % _STEPS, 1000)
-    events = (Event(at=at, status=Status.CREATED), Event(at=begun, status=Status.PROCESSING))
-    if scenario.processing is None:
-        return events
-    ended = begun + _between(scenario.processing, luck // _STEPS % _STEPS, 1000 * seconds)
-    if scenario.error:
-        return (*events, Event(at=ended, status=Status.FAILED, error=scenario.error))
-    flags = tuple(scenario.nsfw and checked for _ in outputs)
-    return (*events, Event(at=ended, status=Status.COMPLETED, outputs=outputs, nsfw=flags))
+    name, parameters = parts_of(text, what=what)
+    found = SCENARIOS[choice(name, SCENARIOS, what=f"{what}: scenario")] if name else None
+    found = found or base or SCENARIOS["normal"]
+    if not parameters:
+        return found
+    own = {key: parameters.pop(key) for key in _KEYS if key in parameters}
+    kind = own.pop("fault", "")
+    if kind:
+        found = replace(found, fault=fault_of(kind, parameters, what=what))
+    else:
+        for key in parameters:
+            choice(key, _KEYS, what=f"{what}: parameter")
+    return replace(_changed(found, own, what=what), name=text.strip())
 
 
-def _between(bounds: tuple[float, float], part: int, unit: float) -> int:
-    low, high = bounds
-    return round((low + (high - low) * part / (_STEPS - 1)) * unit)
+def _changed(scenario: Scenario, own: Mapping[str, str], *, what: str) -> Scenario:
+    told: dict[str, Any] = {}
+    if "progression" in own:
+        told["progression"] = choice(own["progression"], PROGRESSIONS, what=f"{what}: progression")
+    moved_by = told.get("progression", scenario.progression)
+    if moved_by == "polls" != scenario.progression:
+        told |= {"created": Stay(low=1, high=1), "processing": Stay(low=1, high=1)}
+    for key in ("created", "processing"):
+        if key in own:
+            where = f"{what}: {key}"
+            if moved_by in {"manual", "immediate"}:
+                raise Refusal(400, f"{where}: progression={moved_by} knows no stays.")
+            polls = moved_by == "polls"
+            stay = count(own[key], what=where) if polls else span(own[key], what=where) / 1000
+            told[key] = Stay(low=stay, high=stay)
+    if "nsfw" in own:
+        told["nsfw"] = yes(own["nsfw"], what=f"{what}: nsfw")
+    if "outcome" in own:
+        known = (*(status for status in Status if status.final), _NEVER)
+        if own["outcome"] not in known:
+            raise Refusal(
+                400,
+                f"{what}: outcome: the contract has no final status {own['outcome'][:40]!r}; there are: "
+                f"{', '.join(known)}. For one that no page has, say fault=status; value=cancelled.",
+            )
+        told["outcome"] = None if own["outcome"] == _NEVER else Status(own["outcome"])
+    fails = told.get("outcome", scenario.outcome) is Status.FAILED
+    if "error" in own and not fails:
+        raise Refusal(400, f"{what}: error: only what fails has one; say outcome=failed beside it.")
+    told["error"] = (own.get("error") or scenario.error or FAILURE) if fails else ""
+    if fails and told.get("nsfw", scenario.nsfw):
+        raise Refusal(400, f"{what}: nsfw: what fails has no outputs to flag.")
+    return replace(scenario, **told)
+
+
+_TOKEN = re.compile(r"\[\[mock:(?P<text>[^\[\]]{1,500})\]\]")
+
+
+def magic_in(texts: Iterable[Any], seed: Any) -> tuple[str, str] | None:
+    """The scenario that a magic input asks for, and which input that was.
+
+    That is `[[mock:SCENARIO]]` in a text, or a reserved seed.
+    """
+    for text in texts:
+        if isinstance(text, str) and (match := _TOKEN.search(text)):
+            return match["text"], match[0]
+    if isinstance(seed, int) and seed in MAGIC_SEEDS:
+        return MAGIC_SEEDS[seed], f"seed {seed}"
+    return None

@@ -1,50 +1,28 @@
 """The store in a database, for what must outlive the server or be shared by several. SQLite, for now.
 
 Every statement is SQLAlchemy Core and the same for every database. What only SQLite needs, which is how to
-open a file, stands in the functions at the end.
+open a file, stands in `sqlite_file`.
 """
 
 import os
-import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar
+from copy import copy
+from typing import ClassVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mock_server.clock import ClockState
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Asked, Prediction
-from mock_server.store import decode_asked, decode_prediction, encode
+from mock_server.sql_schema import LONGEST_ID, notes, predictions, sessions
+from mock_server.sqlite_file import open_sqlite, sqlite_url
+from mock_server.store import MOST_SESSIONS, StoreFull, decode_asked, decode_prediction, encode
 
-SCHEMA_VERSION = 1
-READERS = 8
-LONGEST_ID = 32
-
-_schema = sa.MetaData()
-_predictions = sa.Table(
-    "predictions",
-    _schema,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("id", sa.String(LONGEST_ID), nullable=False, unique=True),
-    sa.Column("record", sa.LargeBinary, nullable=False),
-    # Last in the row, because SQLite reads a row from its front and only as far as it has to.
-    sa.Column("asked", sa.LargeBinary, nullable=False),
-)
-_state = sa.Table(
-    "wavemock",
-    _schema,
-    sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("next_number", sa.BigInteger, nullable=False),
-    sa.Column("clock_offset", sa.BigInteger, nullable=False),
-    sa.Column("clock_frozen_at", sa.BigInteger),
-)
-_AT_FIRST: dict[str, Any] = {"next_number": 0, "clock_offset": 0, "clock_frozen_at": None}
+_decode_clock = msgspec.json.Decoder(ClockState).decode
 
 
 class SqlStore:
@@ -58,76 +36,205 @@ class SqlStore:
     blocking: ClassVar[bool] = True
 
     def __init__(self, url: str, *, busy_timeout: float = 5.0) -> None:
-        self._reader, self._writer = _open_sqlite(_sqlite_url(url), busy_timeout)
+        self._reader, self._writer = open_sqlite(sqlite_url(url), busy_timeout)
         self._pid = os.getpid()
+        self._name = ""
+
+    def session(self, name: str) -> "SqlStore":
+        """The store of a session, over the same connections."""
+        if name == self._name:
+            return self
+        with self._reading() as connection:
+            known = connection.scalar(sa.select(sessions.c.name).where(sessions.c.name == name))
+            many = connection.scalar(sa.select(sa.func.count()).select_from(sessions)) or 0
+        if known is None:
+            if many > MOST_SESSIONS:
+                raise StoreFull(f"there are {MOST_SESSIONS} sessions; reset those that are done with")
+            with self._writing() as connection:
+                connection.execute(
+                    sa.insert(sessions).prefix_with("OR IGNORE", dialect="sqlite"), {"name": name}
+                )
+        found = copy(self)
+        found._name = name
+        return found
+
+    def sessions(self) -> list[str]:
+        """The names of the others."""
+        with self._reading() as connection:
+            query = sa.select(sessions.c.name).where(sessions.c.name != "").order_by(sessions.c.name)
+            return list(connection.scalars(query))
 
     def add(self, prediction: Prediction, asked: Asked, *, now: int) -> None:  # noqa: ARG002 - nothing is dropped
         """Keeps both. Raises KeyError for an id that is taken."""
-        row = {"id": prediction.id, "record": encode(prediction), "asked": encode(asked)}
+        row = {
+            "session": self._name,
+            "id": prediction.id,
+            "record": encode(prediction),
+            "asked": encode(asked),
+        }
         with self._writing() as connection:
             try:
-                connection.execute(sa.insert(_predictions), row)
+                connection.execute(sa.insert(predictions), row)
             except IntegrityError as error:
                 raise KeyError(prediction.id) from error
 
     def get(self, prediction_id: str) -> Prediction | None:
         """The prediction of that id."""
         with self._reading() as connection:
-            record = _column_of(connection, _predictions.c.record, prediction_id)
+            record = self._column_of(connection, predictions.c.record, prediction_id)
             return None if record is None else decode_prediction(record)
 
     def asked(self, prediction_id: str) -> Asked | None:
         """The request behind the prediction of that id."""
         with self._reading() as connection:
-            request = _column_of(connection, _predictions.c.asked, prediction_id)
+            request = self._column_of(connection, predictions.c.asked, prediction_id)
             return None if request is None else decode_asked(request)
+
+    def update(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
+        """Replaces a prediction, while every other writer waits."""
+        with self._writing() as connection:
+            record = self._column_of(connection, predictions.c.record, prediction_id)
+            if record is None:
+                return None
+            after = change(decode_prediction(record))
+            connection.execute(
+                sa.update(predictions).where(self._is(prediction_id)).values(record=encode(after))
+            )
+            return after
+
+    def drop(self, prediction_id: str) -> bool:
+        """Forgets a prediction."""
+        if not _could_be_an_id(prediction_id):
+            return False
+        with self._writing() as connection:
+            return connection.execute(sa.delete(predictions).where(self._is(prediction_id))).rowcount > 0
 
     def newest(self, *, limit: int, before: str | None = None) -> list[Prediction]:
         """The predictions accepted last, newest first."""
-        query = sa.select(_predictions.c.record).order_by(_predictions.c.number.desc()).limit(limit)
+        number = predictions.c.number
+        query = sa.select(predictions.c.record).where(predictions.c.session == self._name)
         if before is not None:
             if not _could_be_an_id(before):
                 return []
-            place = sa.select(_predictions.c.number).where(_predictions.c.id == before).scalar_subquery()
-            query = query.where(_predictions.c.number < place)
+            query = query.where(number < sa.select(number).where(self._is(before)).scalar_subquery())
         with self._reading() as connection:
-            return [decode_prediction(record) for record in connection.scalars(query)]
+            rows = connection.scalars(query.order_by(number.desc()).limit(limit))
+            return [decode_prediction(record) for record in rows]
 
     def count(self) -> int:
         """How many predictions are kept."""
+        query = sa.select(sa.func.count()).where(predictions.c.session == self._name)
         with self._reading() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(_predictions)) or 0
+            return connection.scalar(query) or 0
 
     def next_number(self) -> int:
         """The next number, from 0."""
-        number = _state.c.next_number
         with self._writing() as connection:
-            drawn = connection.execute(sa.update(_state).values(next_number=number + 1).returning(number))
-            return int(drawn.scalar_one()) - 1
+            return self._draw(connection, sessions.c.next_number)
+
+    def note(self, kind: str, key: str) -> bytes | None:
+        """The note of that kind and key."""
+        with self._reading() as connection:
+            return connection.scalar(sa.select(notes.c.value).where(self._at(kind, key)))
+
+    def notes(self, kind: str, *, after: str = "", limit: int | None = None) -> list[tuple[str, bytes]]:
+        """The notes of a kind, by key."""
+        query = sa.select(notes.c.key, notes.c.value).where(
+            notes.c.session == self._name, notes.c.kind == kind, notes.c.key > after
+        )
+        with self._reading() as connection:
+            return [
+                (row.key, row.value) for row in connection.execute(query.order_by(notes.c.key).limit(limit))
+            ]
+
+    def change_note(
+        self, kind: str, key: str, change: Callable[[bytes | None], bytes | None]
+    ) -> bytes | None:
+        """Replaces a note, while every other writer waits."""
+        with self._writing() as connection:
+            before = connection.scalar(sa.select(notes.c.value).where(self._at(kind, key)))
+            after = change(before)
+            if before is not None:
+                connection.execute(sa.delete(notes).where(self._at(kind, key)))
+            if after is not None:
+                self._put(connection, kind, key, after)
+            return after
+
+    def append(self, kind: str, value: bytes, *, keep: int) -> str:
+        """Adds a note at the end."""
+        with self._writing() as connection:
+            number = self._draw(connection, sessions.c.next_note)
+            key = f"{number:012d}"
+            self._put(connection, kind, key, value)
+            # Other kinds draw from the same numbers, so this may leave fewer than `keep`, but never more.
+            connection.execute(
+                sa.delete(notes).where(
+                    notes.c.session == self._name,
+                    notes.c.kind == kind,
+                    notes.c.key <= f"{number - keep:012d}",
+                )
+            )
+            return key
 
     def clock_state(self) -> ClockState:
         """The clock's state as it stands."""
         with self._reading() as connection:
-            return _clock_in(connection)
+            return self._clock_in(connection)
 
     def change_clock(self, change: Callable[[ClockState], ClockState]) -> ClockState:
         """Replaces the clock's state by what `change` makes of it, while every other writer waits."""
         with self._writing() as connection:
-            state = change(_clock_in(connection, for_update=True))
-            row = {"clock_offset": state.offset, "clock_frozen_at": state.frozen_at}
-            connection.execute(sa.update(_state).values(row))
+            state = change(self._clock_in(connection, for_update=True))
+            here = sessions.c.name == self._name
+            if not connection.execute(sa.update(sessions).where(here).values(clock=encode(state))).rowcount:
+                connection.execute(sa.insert(sessions), {"name": self._name, "clock": encode(state)})
             return state
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Forgets everything in this session."""
         with self._writing() as connection:
-            connection.execute(_predictions.delete())
-            connection.execute(sa.update(_state).values(_AT_FIRST))
+            connection.execute(sa.delete(predictions).where(predictions.c.session == self._name))
+            connection.execute(sa.delete(notes).where(notes.c.session == self._name))
+            connection.execute(sa.delete(sessions).where(sessions.c.name == self._name))
+            if not self._name:
+                connection.execute(sa.insert(sessions), {"name": ""})
 
     def close(self) -> None:
         """Closes every connection."""
         self._reader.dispose()
         self._writer.dispose()
+
+    def _is(self, prediction_id: str) -> sa.ColumnElement[bool]:
+        return sa.and_(predictions.c.session == self._name, predictions.c.id == prediction_id)
+
+    def _at(self, kind: str, key: str) -> sa.ColumnElement[bool]:
+        return sa.and_(notes.c.session == self._name, notes.c.kind == kind, notes.c.key == key)
+
+    def _put(self, connection: sa.Connection, kind: str, key: str, value: bytes) -> None:
+        row = {"session": self._name, "kind": kind, "key": key, "value": value}
+        connection.execute(sa.insert(notes), row)
+
+    def _draw(self, connection: sa.Connection, number: sa.Column[int]) -> int:
+        here = sessions.c.name == self._name
+        drawn = connection.execute(
+            sa.update(sessions).where(here).values({number.name: number + 1}).returning(number)
+        ).scalar()
+        if drawn is None:  # the session was cleared meanwhile
+            connection.execute(sa.insert(sessions), {"name": self._name})
+            return self._draw(connection, number)
+        return int(drawn) - 1
+
+    def _clock_in(self, connection: sa.Connection, *, for_update: bool = False) -> ClockState:
+        query = sa.select(sessions.c.clock).where(sessions.c.name == self._name)
+        kept = connection.scalar(query.with_for_update() if for_update else query)
+        return ClockState() if kept is None else _decode_clock(kept)
+
+    def _column_of(
+        self, connection: sa.Connection, column: sa.Column[bytes], prediction_id: str
+    ) -> bytes | None:
+        if not _could_be_an_id(prediction_id):
+            return None
+        return connection.scalar(sa.select(column).where(self._is(prediction_id)))
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -165,137 +272,3 @@ def _outages(done: str) -> Iterator[None]:
 def _could_be_an_id(prediction_id: str) -> bool:
     """Whether to ask the database at all: no driver takes a lone surrogate, and not every one a NUL."""
     return len(prediction_id) <= LONGEST_ID and prediction_id.isascii() and "\0" not in prediction_id
-
-
-def _column_of(connection: sa.Connection, column: sa.Column[bytes], prediction_id: str) -> bytes | None:
-    if not _could_be_an_id(prediction_id):
-        return None
-    return connection.scalar(sa.select(column).where(_predictions.c.id == prediction_id))
-
-
-def _clock_in(connection: sa.Connection, *, for_update: bool = False) -> ClockState:
-    query = sa.select(_state.c.clock_offset, _state.c.clock_frozen_at)
-    row = connection.execute(query.with_for_update() if for_update else query).one()
-    return ClockState(offset=row.clock_offset, frozen_at=row.clock_frozen_at)
-
-
-def _create_tables(connection: sa.Connection) -> int | None:
-    """Creates the tables unless they are there, and returns the version of the schema that they have."""
-    if not sa.inspect(connection).has_table(_state.name):
-        _schema.create_all(connection)
-        connection.execute(sa.insert(_state), {"schema_version": SCHEMA_VERSION, **_AT_FIRST})
-    return connection.scalar(sa.select(_state.c.schema_version))
-
-
-# SQLite only, from here on.
-
-_WHY = {
-    sqlite3.SQLITE_BUSY: "another program keeps it locked; end that program or name another file",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or created; check the permissions there",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; name another file or put back a copy",
-    sqlite3.SQLITE_FULL: "the disk is full; make room or name a file elsewhere",
-    sqlite3.SQLITE_NOTADB: "it is not a SQLite database, or is damaged; name another file",
-}
-
-
-def _sqlite_url(url: str) -> sa.URL:
-    """The URL, read and checked; what it names must be a file, there already or to be created."""
-    try:
-        parsed = sa.make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
-    except (ArgumentError, ValueError) as error:
-        raise BadConfiguration("the store's URL cannot be read; write sqlite:///FILE") from error
-    if parsed.drivername != "sqlite":
-        raise BadConfiguration(f"there is no store of this kind: {shown!r}; write sqlite:///FILE")
-    name = parsed.database or ":memory:"
-    if name == ":memory:" or "\0" in name or parsed != sa.URL.create("sqlite", database=name):
-        raise BadConfiguration(f"this names no file: {shown!r}; write sqlite:///FILE, with three slashes")
-    file = Path(name)
-    try:
-        if not file.parent.is_dir():
-            raise _unusable(name, f"there is no directory {str(file.parent)!r}; create it")
-        if file.exists() and not file.is_file():
-            raise _unusable(name, "it is not a file; name another one")
-        if file.exists() and not os.access(file, os.W_OK):
-            raise _unusable(name, "it cannot be written; change its permissions or name another file")
-    except OSError as error:
-        raise _unusable(name, f"{error.strerror}; name another file") from error
-    return parsed
-
-
-def _unusable(file: str, why: str) -> BadConfiguration:
-    return BadConfiguration(f"cannot use {file!r} as the store: {why}")
-
-
-def _open_sqlite(url: sa.URL, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]:
-    """Checks the file, or creates it, and returns an engine that reads and one that writes.
-
-    Neither is connected when this returns, so a process may fork. Reads are single statements and need no
-    transaction. A single connection writes: threads queue up for it instead of polling SQLite's lock.
-    """
-    options: dict[str, Any] = {
-        "connect_args": {"timeout": busy_timeout, "isolation_level": None},
-        "max_overflow": 0,
-        "pool_timeout": busy_timeout,
-    }
-    reader = sa.create_engine(url, pool_size=READERS, **options)
-    writer = sa.create_engine(url, pool_size=1, **options)
-    for engine in (reader, writer):
-        sa.event.listen(engine, "connect", _set_synchronous)
-    sa.event.listen(writer, "begin", _begin_immediate)
-    file = str(url.database)
-    try:
-        _prepare_file(file, reader, writer, busy_timeout)
-    except DBAPIError as error:
-        raise _unusable(file, _WHY.get(_code_of(error), f"{error.orig}; name another file")) from error
-    finally:
-        reader.dispose()
-        writer.dispose()
-    return reader, writer
-
-
-def _set_synchronous(connection: sqlite3.Connection, _record: Any) -> None:
-    # With a write-ahead log, NORMAL loses nothing when a process dies; only a power cut can cost commits.
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    # A transaction that begins as a reader cannot wait for the write lock later on: it fails at once.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _code_of(error: DBAPIError) -> int:
-    """SQLite's primary result code, or 0 if the driver itself complained."""
-    code: int = getattr(error.orig, "sqlite_errorcode", 0)
-    return code & 0xFF
-
-
-def _prepare_file(file: str, reader: sa.Engine, writer: sa.Engine, busy_timeout: float) -> None:
-    """Checks the file and creates what is missing in it, for as long as another process is at the same."""
-    deadline = time.monotonic() + busy_timeout
-    while True:
-        try:
-            _check_content(file, reader)
-            with writer.begin() as connection:
-                version = _create_tables(connection)
-        except DBAPIError as error:
-            # SQLite does not wait its busy timeout when two processes turn on the write-ahead log at once.
-            if _code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            break
-    if version != SCHEMA_VERSION:
-        why = f"a wavemock of schema {version} wrote it, this one has {SCHEMA_VERSION}; name another file"
-        raise _unusable(file, why)
-
-
-def _check_content(file: str, reader: sa.Engine) -> None:
-    """Refuses a damaged file or another program's before writing to it. Turns on the write-ahead log."""
-    with reader.connect() as connection:
-        if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-            raise _unusable(file, _WHY[sqlite3.SQLITE_CORRUPT])
-        tables = sa.inspect(connection).get_table_names()
-        if tables and _state.name not in tables:
-            raise _unusable(file, "it is the database of another program; name another file")
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")

@@ -1,7 +1,8 @@
-"""What the server remembers while it runs: predictions, a running number and the clock. Here: in memory."""
+"""What the server remembers: predictions, notes of any kind, a number and the clock. Here: in memory."""
 
 import heapq
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from itertools import islice
 from typing import ClassVar, Protocol
@@ -18,13 +19,22 @@ decode_prediction = msgspec.json.Decoder(Prediction).decode
 decode_asked = msgspec.json.Decoder(Asked).decode
 
 
+MOST_SESSIONS = 10_000
+"""How many sessions a store keeps, beside the one of whoever names none."""
+
+
+_MOST_STALE = 1000
+
+
 class StoreFull(StoreUnavailable):
     """Nothing more can be kept before something has finished. The message names the limit to raise."""
 
 
 class Store(ClockShelf, Protocol):
-    """Keeps predictions by id, together with what was asked, and the clock's state.
+    """Keeps predictions by id, together with what was asked, notes of other kinds, and the clock's state.
 
+    All of that once per session: a store shows one, and gives the others. Notes are bytes by kind and key;
+    how they read is the business of whoever keeps them.
     Safe to call from several threads at once. Any call can raise StoreUnavailable.
     """
 
@@ -46,6 +56,14 @@ class Store(ClockShelf, Protocol):
         """The request behind the prediction of that id."""
         ...
 
+    def update(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
+        """Replaces a prediction, if there is one, by what `change` makes of it, in one step; returns that."""
+        ...
+
+    def drop(self, prediction_id: str) -> bool:
+        """Forgets the prediction of that id, which can be any text; whether there was one."""
+        ...
+
     def newest(self, *, limit: int, before: str | None = None) -> list[Prediction]:
         """At most `limit` predictions, those accepted last first.
 
@@ -61,8 +79,37 @@ class Store(ClockShelf, Protocol):
         """0, 1, 2 and so on: never the same number twice, whichever process asks, until a clear()."""
         ...
 
+    def note(self, kind: str, key: str) -> bytes | None:
+        """The note of that kind and key."""
+        ...
+
+    def notes(self, kind: str, *, after: str = "", limit: int | None = None) -> list[tuple[str, bytes]]:
+        """Keys and values of the notes of a kind whose keys come behind `after`, in the order of the keys."""
+        ...
+
+    def change_note(
+        self, kind: str, key: str, change: Callable[[bytes | None], bytes | None]
+    ) -> bytes | None:
+        """Replaces a note by what `change` makes of it, in one step, and returns that; None is no note."""
+        ...
+
+    def append(self, kind: str, value: bytes, *, keep: int) -> str:
+        """Adds a note whose key is the next number of twelve digits; those beyond the newest `keep` go."""
+        ...
+
+    def session(self, name: str) -> "Store":
+        """The store of that session, made if need be; the empty name is for whoever names none.
+
+        Raises StoreFull where there are too many sessions.
+        """
+        ...
+
+    def sessions(self) -> list[str]:
+        """The names of the sessions that there are, but for the empty one."""
+        ...
+
     def clear(self) -> None:
-        """Forgets the predictions, the running number and the clock's state."""
+        """Forgets everything in this session; another than the first then is no more."""
         ...
 
     def close(self) -> None:
@@ -81,12 +128,32 @@ class MemoryStore:
     def __init__(self, *, keep: int, keep_bytes: int) -> None:
         self._keep = keep
         self._keep_bytes = keep_bytes
+        self._name = ""
+        self._family: dict[str, MemoryStore] = {"": self}
         self._lock = threading.Lock()
         self.clear()
+
+    def session(self, name: str) -> "MemoryStore":
+        """The store of a session; it keeps as much as this one."""
+        found = self._family.get(name)
+        if found is None:
+            with self._lock:
+                if len(self._family) > MOST_SESSIONS:
+                    raise StoreFull(f"there are {MOST_SESSIONS} sessions; reset those that are done with")
+                found = MemoryStore(keep=self._keep, keep_bytes=self._keep_bytes)
+                found._name, found._family = name, self._family
+                found = self._family.setdefault(name, found)
+        return found
+
+    def sessions(self) -> list[str]:
+        """The names of the others."""
+        return sorted(name for name in list(self._family) if name)
 
     def clear(self) -> None:
         """Forgets everything."""
         with self._lock:
+            if self._name:
+                self._family.pop(self._name, None)
             # Only strings, bytes and integers, which the garbage collector need not walk through: however
             # much is kept, its pauses stay short.
             self._records: dict[str, bytes] = {}
@@ -94,6 +161,8 @@ class MemoryStore:
             self._ends: list[tuple[int, str]] = []
             self._bytes = 0
             self._numbers = 0
+            self._notes: dict[str, dict[str, bytes]] = {}
+            self._appended = 0
             self._clock = ClockState()
 
     def add(self, prediction: Prediction, asked: Asked, *, now: int) -> None:
@@ -109,6 +178,23 @@ class MemoryStore:
             if prediction.ends_at is not None:
                 heapq.heappush(self._ends, (prediction.ends_at, prediction.id))
 
+    def update(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
+        """Replaces a prediction."""
+        with self._lock:
+            record = self._records.get(prediction_id)
+            if record is None:
+                return None
+            before = decode_prediction(record)
+            after = change(before)
+            self._records[prediction_id] = changed = encode(after)
+            self._bytes += len(changed) - len(record)
+            if after.ends_at != before.ends_at:
+                self._ends = [end for end in self._ends if end[1] != prediction_id]
+                if after.ends_at is not None:
+                    self._ends.append((after.ends_at, prediction_id))
+                heapq.heapify(self._ends)
+            return after
+
     def _make_room(self, size: int, now: int) -> None:
         if size > self._keep_bytes:
             raise StoreFull(
@@ -122,8 +208,25 @@ class MemoryStore:
                     f"the store is full: it keeps {limit}, and nothing that it keeps has finished; "
                     f"raise {flag}, or wait until a prediction has finished"
                 )
-            _, finished = heapq.heappop(self._ends)
-            self._bytes -= len(self._records.pop(finished)) + len(self._requests.pop(finished))
+            end, finished = heapq.heappop(self._ends)
+            record = self._records.get(finished)
+            # Whatever was dropped has left its end behind, and may even have come back with another.
+            if record is not None and decode_prediction(record).ends_at == end:
+                self._remove(finished)
+
+    def _remove(self, prediction_id: str) -> None:
+        self._bytes -= len(self._records.pop(prediction_id)) + len(self._requests.pop(prediction_id))
+
+    def drop(self, prediction_id: str) -> bool:
+        """Forgets a prediction. Its end stays behind for a while: going through all ends takes long."""
+        with self._lock:
+            if prediction_id not in self._records:
+                return False
+            self._remove(prediction_id)
+            if len(self._ends) > 2 * len(self._records) + _MOST_STALE:
+                self._ends = [end for end in self._ends if end[1] in self._records]
+                heapq.heapify(self._ends)
+            return True
 
     def get(self, prediction_id: str) -> Prediction | None:
         """The prediction of that id."""
@@ -154,6 +257,44 @@ class MemoryStore:
         with self._lock:
             self._numbers += 1
             return self._numbers - 1
+
+    def note(self, kind: str, key: str) -> bytes | None:
+        """The note of that kind and key."""
+        return self._notes.get(kind, {}).get(key)
+
+    def notes(self, kind: str, *, after: str = "", limit: int | None = None) -> list[tuple[str, bytes]]:
+        """The notes of a kind, by key."""
+        with self._lock:
+            found = self._notes.get(kind)
+            if not found:
+                return []
+            keys = sorted(found)
+            keys = keys[bisect_right(keys, after) :] if after else keys
+            return [(key, found[key]) for key in keys[:limit]]
+
+    def change_note(
+        self, kind: str, key: str, change: Callable[[bytes | None], bytes | None]
+    ) -> bytes | None:
+        """Replaces a note."""
+        with self._lock:
+            notes = self._notes.setdefault(kind, {})
+            value = change(notes.get(key))
+            if value is None:
+                notes.pop(key, None)
+            else:
+                notes[key] = value
+            return value
+
+    def append(self, kind: str, value: bytes, *, keep: int) -> str:
+        """Adds a note at the end."""
+        with self._lock:
+            self._appended += 1
+            key = f"{self._appended:012d}"
+            notes = self._notes.setdefault(kind, {})
+            notes[key] = value
+            while len(notes) > keep:
+                del notes[next(iter(notes))]
+            return key
 
     def clock_state(self) -> ClockState:
         """The clock's state as it stands."""

@@ -92,7 +92,7 @@ IN_IDS = {
 }
 
 PATHS = b"""/ /api//v3/predictions/x //api/v3/predictions/x /api/v3/predictions/x/ /api/v3/predictions//result
-/api/v3/./predictions/x /API/v3/predictions/x /editions/none/api/v3/predictions/x /_mock /_mock/health/
+/api/v3/./predictions/x /API/v3/predictions/x /editions/none/api/v3/predictions/x /_mock/health/
 /docs/nothing.js /docs/../../../etc/passwd /docs/%2e%2e/%2e%2e/etc/passwd /api/v3/predictions/x?x=%ff&y
 http://elsewhere.example/api/v3/predictions/x""".split()
 

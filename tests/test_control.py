@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 
 from conftest import Client, MakeClient
-from mock_server.control.operations import document, milliseconds
+from mock_server.control.operations import document
+from mock_server.control.time import milliseconds
 
 SUBMIT = "/api/v3/wavespeed-ai/flux-schnell-lora"
 

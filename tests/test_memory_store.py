@@ -39,6 +39,31 @@ def test_one_that_finishes_this_very_moment_may_be_dropped() -> None:
     assert numbers_of(store.newest(limit=9)) == [1]
 
 
+def test_what_was_dropped_takes_no_room() -> None:
+    store = memory(keep_bytes=SIZE)
+    for _ in range(3):
+        fill(store, 0)
+        store.drop(a_prediction(0).id)
+    assert store.count() == 0
+
+
+def test_one_that_came_back_with_a_later_end_is_not_taken_for_the_one_that_was_dropped() -> None:
+    store = memory(keep=1)
+    store.add(a_prediction(0, ends_at=100), a_request(), now=0)
+    store.drop(a_prediction(0).id)
+    store.add(a_prediction(0, ends_at=300), a_request(), now=0)
+    with pytest.raises(StoreFull):
+        store.add(a_prediction(1), a_request(), now=200)
+
+
+def test_what_was_dropped_leaves_no_end_behind_for_ever() -> None:
+    store = memory()
+    for number in range(5000):
+        fill(store, number)
+        store.drop(a_prediction(number).id)
+    assert len(store._ends) <= 1001
+
+
 def test_one_without_an_end_is_never_dropped() -> None:
     store = memory(keep=1)
     store.add(a_prediction(0, ends_at=None), a_request(), now=0)

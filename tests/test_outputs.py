@@ -204,7 +204,7 @@ def test_an_output_that_was_swept_away_is_made_again(make_client: MakeClient, tm
     client = make_client()
     url = outputs(client, **SMALL)[0]
     before = client.get(url).content
-    for file in tmp_path.glob("outputs-*/*"):
+    for file in tmp_path.glob("outputs-*/outputs/*"):
         file.unlink()
     assert client.get(url).content == before
 
@@ -212,6 +212,6 @@ def test_an_output_that_was_swept_away_is_made_again(make_client: MakeClient, tm
 def test_a_folder_that_cannot_be_written_is_503(make_client: MakeClient, tmp_path: Path) -> None:
     client = make_client()
     url = outputs(client, **SMALL)[0]
-    next(tmp_path.glob("outputs-*")).rmdir()
+    next(tmp_path.glob("outputs-*/outputs")).rmdir()
     answer = client.get(url)
     assert (answer.status_code, answer.json()["code"]) == (503, 503)

@@ -20,9 +20,13 @@ import wavespeed
 import yaml
 
 from conftest import Server, StartServer, start_server
+from mock_server.audit.rules import rules_table
+from mock_server.faults import KINDS
+from mock_server.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "openapi/README.md"]
+BENCH = "mock_server/README.md"
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "openapi/README.md", BENCH]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/wavemock serve"
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
 
@@ -68,7 +72,7 @@ def test_the_readme_has_the_two_commands() -> None:
 
 
 def test_every_command_of_the_documents_is_run_by_a_test() -> None:
-    known = {INSTALL, TEST, *CURLS, *SERVES, *TOX, *IN_CI, *PYTEST, *BESIDE}
+    known = {INSTALL, TEST, *CURLS, *SERVES, *TOX, *IN_CI, *PYTEST, *BESIDE, *OF_THE_BENCH}
     found = {command for document in DOCUMENTS for command in commands(document)}
     assert not found - known
 
@@ -76,7 +80,7 @@ def test_every_command_of_the_documents_is_run_by_a_test() -> None:
 def copied(tree: Path) -> Path:
     """The project without what is made from it."""
     ignored = shutil.ignore_patterns(
-        ".git", ".venv", ".tox", "__pycache__", ".*_cache", ".hypothesis", "build"
+        ".git", ".venv", ".tox", "__pycache__", ".*_cache", ".hypothesis", "build", "node_modules"
     )
     return Path(shutil.copytree(ROOT, tree, ignore=ignored))
 
@@ -110,7 +114,10 @@ def test_the_install_command_gives_a_light_mock_that_serves(tmp_path: Path) -> N
     assert not heavy & {each["name"].lower() for each in json.loads(listed)}
 
 
-CURLS = [command for command in commands("README.md") if command.startswith("curl ")]
+CURLS = [
+    command for name in ("README.md", BENCH) for command in commands(name) if command.startswith("curl ")
+]
+OF_THE_BENCH = [command for command in commands(BENCH) if command.startswith("wavemock ")]
 
 
 @pytest.mark.parametrize("command", CURLS)
@@ -121,7 +128,7 @@ def test_a_curl_command_of_the_readme_is_answered(on_8080: Server, command: str)
 
 
 def test_the_curl_commands_of_the_readme_are_found() -> None:
-    assert len(CURLS) == 5
+    assert len(CURLS) == 26
 
 
 def test_the_python_example_of_the_readme_runs(on_8080: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,10 +274,54 @@ def test_the_tox_commands_of_the_documents_name_environments_that_exist() -> Non
     assert named == environments
 
 
-def test_the_scenarios_of_the_readme_are_those_that_there_are(on_8080: Server) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Choose how a task goes")[2].partition("\n## ")[0]
-    named = re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)
-    assert named == list(httpx.get(f"{on_8080.url}/_mock/health").json()["data"]["scenarios"])
+@pytest.mark.parametrize("command", OF_THE_BENCH)
+def test_a_wavemock_command_of_the_bench_runs(on_8080: Server, command: str) -> None:
+    words = shlex.split(command.replace("http://127.0.0.1:8080", on_8080.url))
+    done = subprocess.run([sys.executable, "-m", "mock_server", *words[1:]], capture_output=True, check=False)
+    # What the commands above did to the server may be worth a finding.
+    assert done.returncode in ({0, 1} if words[1:2] == ["audit"] else {0}), done
+
+
+def tables(document: str) -> dict[str, list[str]]:
+    """The rows of every table of a document, by the first word of its head."""
+    found = re.findall(
+        r"^\| (\w+).*\|\n\|[-|]+\|\n((?:^\|.*\n?)+)", (ROOT / document).read_text(), re.MULTILINE
+    )
+    return {name: text.splitlines() for name, text in found}
+
+
+def test_every_scenario_has_its_row_in_the_documentation() -> None:
+    assert tables(BENCH)["scenario"] == [
+        f"| `{each.name}` | {each.magic or ''} | {each.what} | {each.advice} |" for each in SCENARIOS.values()
+    ]
+
+
+def test_every_fault_has_its_row_in_the_documentation() -> None:
+    assert tables(BENCH)["fault"] == [
+        f"| `{each.name}` | {', '.join(each.places)} | "
+        f"{', '.join(f'`{key}`' for key in (*each.keys, *(['after-commit'] if each.late else [])))} | "
+        f"{each.what} | {each.advice} |"
+        for each in KINDS.values()
+    ]
+
+
+def test_every_rule_of_the_audit_has_its_row_in_the_documentation() -> None:
+    assert tables(BENCH)["rule"] == rules_table().strip().splitlines()[2:]
+
+
+def test_the_scenarios_of_the_readme_are_some_of_those_that_there_are() -> None:
+    named = {line.split("`")[1] for line in tables("README.md")["scenario"]}
+    assert named < set(SCENARIOS)
+
+
+@pytest.mark.parametrize("example", [blocks("README.md", "python")[1], *blocks(BENCH, "python")])
+def test_a_test_in_the_documentation_passes(tmp_path: Path, example: str) -> None:
+    (tmp_path / "test_mine.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:
@@ -291,6 +342,7 @@ def test_the_architecture_names_every_module() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     packages = [ROOT / "mock_server", ROOT / "contract_tests", ROOT / "contract_tests/layers"]
     modules = {path.stem for package in packages for path in package.glob("*.py")}
+    modules |= {f"{path.parent.name}/" for path in (ROOT / "mock_server").glob("*/__init__.py")}
     modules -= {"__init__", "__main__", "test_contract"}
     raw = {name for name in modules if name.startswith("raw") or name == "probes"}
     assert not [name for name in modules - raw if f"`{name}`" not in text]

@@ -12,7 +12,6 @@ import wavespeed
 from PIL import Image, ImageChops, ImageStat
 
 from conftest import Server, StartServer
-from mock_server.scenarios import SCENARIOS
 
 DEV = "wavespeed-ai/flux-dev-lora"
 SCHNELL = "wavespeed-ai/flux-schnell-lora"
@@ -168,10 +167,6 @@ def test_fifty_interleaved_tasks_each_see_their_own_story(serve: StartServer) ->
                 if story[-1] != data["status"]:
                     story.append(data["status"])
     assert list(stories.values()) == [STORIES[name] for name in names]
-
-
-def test_every_scenario_has_its_story_here() -> None:
-    assert list(STORIES) == list(SCENARIOS)
 
 
 def test_a_poll_every_second_is_how_the_sdk_waits(sdk: wavespeed.Client) -> None:

@@ -1,8 +1,5 @@
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +8,7 @@ from store_processes import a_prediction, a_request, fill, in_eight_threads, num
 
 from mock_server.clock import ClockState
 from mock_server.prediction import Asked, Event, Prediction, Status
-from mock_server.sql_store import SqlStore
-from mock_server.store import MemoryStore, Store
+from mock_server.store import Store
 
 HOSTILE_IDS = [
     "",
@@ -26,17 +22,6 @@ HOSTILE_IDS = [
     " " + a_prediction(0).id,
     a_prediction(0).id + "\0",
 ]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = (
-        MemoryStore(keep=1_000, keep_bytes=1 << 30)
-        if request.param == "memory"
-        else SqlStore(f"sqlite:///{tmp_path}/store.db")
-    )
-    with closing(made):
-        yield made
 
 
 def test_a_prediction_is_found_by_its_id(store: Store) -> None:
@@ -115,6 +100,31 @@ def test_a_refused_prediction_leaves_the_first_of_its_id(store: Store) -> None:
     with pytest.raises(KeyError):
         store.add(a_prediction(1, ends_at=None), a_request("another"), now=0)
     assert (store.get(a_prediction(1).id), store.asked(a_prediction(1).id)) == (a_prediction(1), a_request())
+
+
+def test_a_dropped_prediction_is_gone_and_the_others_stay(store: Store) -> None:
+    fill(store, 1, 2, 3)
+    assert [store.drop(a_prediction(2).id) for _ in range(2)] == [True, False]
+    assert (store.get(a_prediction(2).id), store.asked(a_prediction(2).id)) == (None, None)
+    assert (numbers_of(store.newest(limit=9)), store.count()) == ([3, 1], 2)
+
+
+def test_the_id_of_a_dropped_prediction_is_free_again(store: Store) -> None:
+    fill(store, 1)
+    store.drop(a_prediction(1).id)
+    fill(store, 1)
+    assert store.get(a_prediction(1).id) == a_prediction(1)
+
+
+@pytest.mark.parametrize("unknown", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
+def test_any_text_may_be_dropped(store: Store, unknown: str) -> None:
+    fill(store, 0)
+    assert (store.drop(unknown), store.count()) == (False, 1)
+
+
+def test_a_session_cannot_drop_what_is_in_another(store: Store) -> None:
+    fill(store, 1)
+    assert (store.session("one").drop(a_prediction(1).id), store.count()) == (False, 1)
 
 
 def test_reading_a_prediction_does_not_load_its_request(store: Store) -> None:

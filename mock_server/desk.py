@@ -1,0 +1,216 @@
+"""What operations work with: the parts of one session, a request that has been understood, and an answer."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from mock_server.backend import SimulatedBackend
+from mock_server.body import header
+from mock_server.clock import ManualClock
+from mock_server.outputs import Outputs
+from mock_server.prediction import Asked, Prediction
+from mock_server.store import Store
+
+Run = Callable[..., Awaitable[Any]]
+"""Calls a function that may wait for the store: at once, or in a thread."""
+
+SESSION_PREFIX = "/_session/"
+"""In front of a path, with a name behind it: the request belongs to the session of that name."""
+SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+_VISIT = "wavemock.visit"
+_POLL_SECONDS = 0.05
+_LAST_MOMENT = 253_402_300_799_999
+_HOST = re.compile(
+    rb"(?:(?=[^:]{1,255}(?::|$))[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
+    rb"(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request that has passed validation: `given` is its body with defaults in place, `body` its bytes."""
+
+    scope: Scope
+    receive: Receive
+    body: bytes = b""
+    given: Any = None
+    asked: Asked | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How an answer is sent when not as usual: what happens to it, and over how many milliseconds."""
+
+    kind: str
+    span: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What goes back: a body, its type, and headers beyond that and its length."""
+
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int = 200
+    media_type: bytes = b"application/json"
+    manner: Manner | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """What is found out about a request while it is served, for its entry in the journal."""
+
+    session: str = ""
+    place: str = "other"
+    prediction: str = ""
+    told: str = ""
+    digest: str = ""
+    size: int = 0
+    scenario: str = ""
+    fault: str = ""
+    committed: bool = False
+    refusal: str = ""
+    received: str = ""
+
+
+def visit_of(scope: Scope) -> Visit:
+    """The visit that a request is; one of its own where nobody keeps a journal."""
+    visit: Visit | None = scope.get(_VISIT)
+    if visit is None:
+        scope[_VISIT] = visit = Visit()
+    return visit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What the operations of one session work with.
+
+    `root_edition` is the edition at the root. `seed` makes ids, and all that follows from them, the same on
+    every run. `public_url` stands in for the Host that was asked. `sync_seconds` is how long a synchronous
+    submit is held. `magic` says whether inputs can choose a scenario. `journal` is how many requests are
+    remembered, and `retention` how long outputs and uploads are, in milliseconds. `run` calls what may wait
+    for the store, and `changed` is called when a webhook may have become due.
+    """
+
+    session: str = ""
+    store: Store
+    clock: ManualClock
+    backend: SimulatedBackend
+    outputs: Outputs
+    run: Run
+    root_edition: str
+    scenario: str
+    seed: int | None
+    public_url: str | None
+    sync_seconds: float
+    data_uri: bool
+    magic: bool = True
+    journal: int = 10_000
+    retention: int = 7 * 86_400_000
+    changed: Callable[[], None] = lambda: None
+
+
+class Desks:
+    """The desk of each session, made when the session is first heard of."""
+
+    def __init__(self, make: Callable[[str], Desk]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._desks: dict[str, Desk] = {}
+
+    def of(self, scope: Scope) -> Desk:
+        """The desk for a request."""
+        return self.named(visit_of(scope).session)
+
+    def named(self, session: str) -> Desk:
+        """The desk of a session."""
+        found = self._desks.get(session)
+        if found is None:
+            with self._lock:
+                found = self._desks.get(session) or self._make(session)
+                self._desks[session] = found
+        return found
+
+    def forget(self, session: str) -> None:
+        """Lets go of a session that is no more."""
+        self._desks.pop(session, None)
+
+    def all(self) -> list[Desk]:
+        """Every desk that there is at the moment."""
+        return list(self._desks.values())
+
+
+async def wait_until(desk: Desk, moment: int, receive: Receive) -> bool:
+    """Waits for a moment on the server's clock; whether it came before the client left."""
+    gone = asyncio.ensure_future(disconnected(receive))
+    try:
+        while (left := moment - desk.clock.now()) > 0 and not gone.done():
+            speed = desk.clock.speed()
+            pause = min(_POLL_SECONDS, left / 1000 / speed) if speed else _POLL_SECONDS
+            await asyncio.wait({gone}, timeout=pause)
+        return not gone.done()
+    finally:
+        gone.cancel()
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def timestamp(at: int) -> str:
+    """Milliseconds since the Unix epoch as the pages write a time: UTC, three digits of a second, Z.
+
+    What lies beyond the year 9999, where such a text ends, is written as its last moment.
+    """
+    seconds, milliseconds = divmod(min(at, _LAST_MOMENT), 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def base_url(desk: Desk, scope: Scope) -> str:
+    """The server's own address as the client knows it, with the session in it."""
+    session = f"{SESSION_PREFIX}{desk.session}" if desk.session else ""
+    if desk.public_url is not None:
+        return desk.public_url + session
+    scheme = "https" if scope["scheme"] == "https" else "http"
+    host = header(scope, b"host")
+    if _is_host(host):
+        return f"{scheme}://{host.decode()}{session}"
+    name, port = scope.get("server") or ("127.0.0.1", None)
+    return f"{scheme}://{name}" + (f":{port}" if port else "") + session
+
+
+@lru_cache(maxsize=64)
+def _is_host(host: bytes) -> bool:
+    match = _HOST.fullmatch(host)
+    if match is None or int(match["port"] or 0) > 65535:
+        return False
+    if match["v6"] is None:
+        return True
+    try:
+        IPv6Address(match["v6"].decode())
+    except ValueError:
+        return False
+    return True
+
+
+def result_url(desk: Desk, prediction: Prediction, base: str) -> str:
+    """Where to poll a prediction: on the version and the edition that it was submitted to."""
+    edition = "" if prediction.edition == desk.root_edition else f"/editions/{prediction.edition}"
+    return f"{base}{edition}/api/{prediction.version}/predictions/{prediction.id}/result"
