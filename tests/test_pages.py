@@ -117,6 +117,8 @@ def operations(edition: str) -> dict[str, dict[str, Any]]:
     found = {}
     for path, item in document["paths"].items():
         for operation in item.values():
+            if operation["x-wavemock"]["operation"] not in {"submit", "result"}:
+                continue  # the platform's, which no page of a model is about
             responses = {
                 status: shared[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
                 for status, each in operation["responses"].items()
