@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -32,16 +32,14 @@ LEVELS: Mapping[str, Level] = {
 """As the provider documents them. A submit over the first number gets 429; a task over the second waits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """The account of a session: its level (empty: no limits) and its credit in US dollars."""
 
     level: str = ""
     balance: float = 1_000_000.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """One accepted submit: when, how many images, and until when it runs (None: no end in sight)."""
 
     at: int
@@ -65,32 +63,48 @@ def set_account(desk: Desk, *, level: str | None = None, balance: float | None =
 
     def change(note: bytes | None) -> bytes:
         found = Account() if note is None else _decode_account(note)
-        found = found if level is None else replace(found, level=level)
-        return _encode(found if balance is None else replace(found, balance=balance))
+        return _encode(
+            Account(
+                level=found.level if level is None else level,
+                balance=found.balance if balance is None else balance,
+            )
+        )
 
     changed = desk.store.change_note(_NOTE, "", change)
     return Account() if changed is None else _decode_account(changed)
 
 
-def admit(desk: Desk, *, images: int, price: float, now: int) -> int | None:
-    """Takes the price of a task, and tells when it may begin to run; None: not in sight. 0 without limits.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What a new task may do: begin to run at `free_at` (0: at once; None: not in sight).
+
+    `counted` says that it counts towards the limits of a level.
+    """
+
+    free_at: int | None
+    counted: bool
+
+
+def admit(desk: Desk, *, images: int, price: float, now: int) -> Admission:
+    """Takes the price of a task.
 
     Raises Refusal 429 with Retry-After where a minute's images are used up, and 400 where the credit is.
     """
-    level = LEVELS.get(account(desk).level)
-    free_at = 0 if level is None else _free_at(level, _uses(desk), images=images, now=now)
-    _charge(desk, price)
-    return free_at
+    free_at: int | None = 0
+    limited = False
 
-
-def _charge(desk: Desk, price: float) -> None:
     def pay(note: bytes | None) -> bytes:
+        nonlocal free_at, limited
         found = Account() if note is None else _decode_account(note)
+        if level := LEVELS.get(found.level):
+            limited = True
+            free_at = _free_at(level, _uses(desk), images=images, now=now)
         if found.balance < price:
             raise Refusal(400, "Insufficient credits. Please top up your account to continue.")
-        return _encode(replace(found, balance=round(found.balance - price, 6)))
+        return _encode(Account(level=found.level, balance=round(found.balance - price, 6)))
 
     desk.store.change_note(_NOTE, "", pay)
+    return Admission(free_at=free_at, counted=limited)
 
 
 def _free_at(level: Level, uses: tuple[Use, ...], *, images: int, now: int) -> int | None:
@@ -116,9 +130,7 @@ def _free_at(level: Level, uses: tuple[Use, ...], *, images: int, now: int) -> i
 
 
 def note_use(desk: Desk, prediction: Prediction, *, now: int) -> None:
-    """Remembers a task that was accepted, where there are limits for it to count towards."""
-    if not account(desk).level:
-        return
+    """Remembers a task that was accepted, and how long it will run."""
     use = Use(at=now, images=len(prediction.makes), until=prediction.ends_at)
 
     def add(note: bytes | None) -> bytes:

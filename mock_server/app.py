@@ -21,7 +21,7 @@ from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_cata
 from mock_server.clock import ManualClock, SystemClock
 from mock_server.control import operations as control
 from mock_server.control.page import PATH as PAGE_PATH
-from mock_server.control.page import serve_page
+from mock_server.control.page import is_page, serve_page
 from mock_server.desk import Desk, Desks
 from mock_server.downloads import serve_output
 from mock_server.errors import BadConfiguration, Refusal
@@ -127,6 +127,7 @@ def _desk(settings: Settings, root: Store, bell: Bell, session: str) -> Desk:
         clock=clock,
         backend=backend,
         outputs=Outputs(directory=outputs, store=store, clock=clock, make=backend.make),
+        uploads=uploads,
         run=run_in_threadpool if store.blocking else _at_once,
         root_edition=settings.edition,
         scenario=settings.scenario,
@@ -183,7 +184,7 @@ def _connexion(
     middlewares: list[Any] = [
         partial(SessionMiddleware, desks=desks, control_prefix=CONTROL_PREFIX),
         ErrorMiddleware,
-        partial(FrontMiddleware, control_token=settings.control_token),
+        partial(FrontMiddleware, control_token=settings.control_token, public=is_page),
         OperationsMiddleware,
         LifespanMiddleware,
     ]

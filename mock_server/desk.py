@@ -18,6 +18,7 @@ from mock_server.clock import ManualClock
 from mock_server.outputs import Outputs
 from mock_server.prediction import Asked, Prediction
 from mock_server.store import Store
+from mock_server.uploads import Uploads
 
 Run = Callable[..., Awaitable[Any]]
 """Calls a function that may wait for the store: at once, or in a thread."""
@@ -68,7 +69,10 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """What is found out about a request while it is served, for its entry in the journal."""
+    """What is found out about a request while it is served, for its entry in the journal.
+
+    `held` says that time may have passed on purpose.
+    """
 
     session: str = ""
     place: str = "other"
@@ -81,6 +85,7 @@ class Visit:
     committed: bool = False
     refusal: str = ""
     received: str = ""
+    held: bool = False
 
 
 def visit_of(scope: Scope) -> Visit:
@@ -107,6 +112,7 @@ class Desk:
     clock: ManualClock
     backend: SimulatedBackend
     outputs: Outputs
+    uploads: Uploads
     run: Run
     root_edition: str
     scenario: str

@@ -37,7 +37,6 @@ from mock_server.journal import fingerprint
 from mock_server.outputs import url_of
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.scenarios import Scenario
-from mock_server.uploads import uploads_of
 from mock_server.webhooks import deliveries
 
 _ENCODER = msgspec.json.Encoder()
@@ -73,7 +72,7 @@ async def _begin(contract: Contract, scenario: Scenario, desk: Desk, call: Call)
     visit.committed, visit.prediction, visit.told = True, prediction.id, Status.CREATED
     headers = _unknown_fields(asked)
     if call.given.get("enable_sync_mode") is True:
-        ended, events = await _hold(desk, prediction, call.receive)
+        ended, events = await _hold(desk, prediction, call.scope, call.receive)
         visit.told = events[-1].status
         return Answer(body=await _envelope(desk, ended, events, base, synchronous=True), headers=headers)
     return Answer(body=await _envelope(desk, prediction, prediction.events[:1], base), headers=headers)
@@ -100,22 +99,24 @@ def _accept(
     webhook: str,
     base: str,
 ) -> Prediction:
-    if found := remarks(given) + uploads_of(desk).remarks(given):
+    if found := remarks(given) + desk.uploads.remarks(given):
         asked = replace(asked, warnings=asked.warnings + found)
     now = desk.clock.now()
     images = given.get("num_images", 1)
     images = images if isinstance(images, int) else 1
+    admission = accounts.admit(desk, images=images, price=contract.price * images, now=now)
     prediction = desk.backend.submit(
         _new_id(desk),
         at=now,
         contract=contract,
         scenario=scenario,
         given=given,
-        free_at=accounts.admit(desk, images=images, price=contract.price * images, now=now),
+        free_at=admission.free_at,
         webhook=webhook,
     )
     desk.store.add(prediction, asked, now=now)
-    accounts.note_use(desk, prediction, now=now)
+    if admission.counted:
+        accounts.note_use(desk, prediction, now=now)
     report(desk, prediction, base)
     return prediction
 
@@ -152,8 +153,11 @@ def _unknown_fields(asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"x-mock-unknown-fields", listed.encode()),)
 
 
-async def _hold(desk: Desk, prediction: Prediction, receive: Receive) -> tuple[Prediction, tuple[Event, ...]]:
+async def _hold(
+    desk: Desk, prediction: Prediction, scope: Scope, receive: Receive
+) -> tuple[Prediction, tuple[Event, ...]]:
     """Waits until the prediction has ended, the time for it is up, or nobody waits any more."""
+    visit_of(scope).held = True
     until = prediction.created_at + round(desk.sync_seconds * 1000)
     gone = asyncio.ensure_future(disconnected(receive))
     try:

@@ -178,9 +178,10 @@ class FrontMiddleware(RoutingMiddleware):
     no redirect, and `Allow` has all methods of a path.
     """
 
-    def __init__(self, app: ASGIApp, *, control_token: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, control_token: str | None, public: Callable[[str], bool]) -> None:
         super().__init__(app)
         self._control_token = control_token
+        self._public = public
         self._docs = SwaggerUIMiddleware(super().__call__)
         self._plain: dict[tuple[str, str], dict[str, str | None]] = {}
         self._templated: dict[tuple[str, str], dict[str, str | None]] = {}
@@ -212,7 +213,8 @@ class FrontMiddleware(RoutingMiddleware):
 
     async def _the_long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path.startswith(CONTROL_PREFIX):
+        # With a token, the page itself is open to all: it holds nothing, and asks for the token.
+        if path.startswith(CONTROL_PREFIX) and not (self._control_token and self._public(path)):
             guard_control(scope, token=self._control_token)
         if "/docs" in path or "/openapi." in path:
             await self._docs(scope, receive, send)

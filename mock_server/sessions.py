@@ -15,6 +15,7 @@ KEY = b"ms_"
 """What an API key begins with that names a session: `ms_NAME`, or `ms_NAME.` and any more."""
 
 _LONGEST = 300
+_LONGEST_REFUSAL = 2000
 _QUIET = ("/docs", "/openapi.", "/favicon.ico")
 _KEY_NAMES = re.compile(r"(?i)(?:^|&)(?:(?:api[_-]?)?(?:key|token)|authorization)=")
 # One client does not encode it, and what is in it is another server's business.
@@ -51,7 +52,8 @@ class SessionMiddleware:
             visit.session, path = name, slash + rest
             scope["path"] = path
             scope["raw_path"] = path.encode()
-        else:
+        elif not path.startswith(self._control):
+            # There, a bearer key is the token that opens it.
             visit.session = _session_of(bearer_key(scope))
         if path.startswith(self._control) or path.startswith(_QUIET) or not path:
             await self.app(scope, receive, send)
@@ -95,7 +97,7 @@ async def _write(desk: Desk, visit: Visit, scope: Scope, *, at: int, status: int
     query = scope["query_string"].decode("latin-1")
     entry = Entry(
         at=at,
-        ended=desk.clock.now(),
+        ended=await desk.run(desk.clock.now) if visit.held or visit.fault else at,
         kind=visit.place,
         method=scope["method"],
         path=scope["path"][:_LONGEST],
@@ -113,7 +115,7 @@ async def _write(desk: Desk, visit: Visit, scope: Scope, *, at: int, status: int
         committed=visit.committed,
         retry_after=int(retry_after) * 1000 if retry_after.isdigit() else None,
         key_in_query=bool(query and _KEY_NAMES.search(_WEBHOOK.sub("", query))),
-        refusal=visit.refusal[:_LONGEST],
+        refusal=visit.refusal[:_LONGEST_REFUSAL],
         received=visit.received,
     )
     try:

@@ -17,7 +17,6 @@ from starlette.concurrency import run_in_threadpool
 from mock_server.backend import OWN_UPLOAD
 from mock_server.clock import Clock
 from mock_server.contents import IMAGES, OCTETS, archive_contents, head_of, media_of
-from mock_server.desk import Desk
 from mock_server.errors import Refusal, StoreUnavailable
 from mock_server.store import Store
 
@@ -243,18 +242,6 @@ def _no_image(upload: Upload) -> str:
     if upload.media not in IMAGES:
         return f"the upload is no image that can be read, but {upload.media}"
     return "the upload is too large for an image" if upload.size > _LARGEST_IMAGE else ""
-
-
-def uploads_of(desk: Desk) -> Uploads:
-    """The uploads of a desk's session."""
-    return Uploads(
-        directory=desk.outputs.directory.parent / "uploads",
-        store=desk.store,
-        clock=desk.clock,
-        session=desk.session,
-        retention=desk.retention,
-        seed=desk.seed,
-    )
 
 
 def url_of(base: str, upload: Upload) -> str:

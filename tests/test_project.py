@@ -64,7 +64,14 @@ def test_ci_runs_exactly_the_readmes_test_command() -> None:
     script = [
         line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")
     ]
-    assert script == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', TEST]
+    assert script == [
+        "set -euo pipefail",
+        'cd "$(dirname "$0")/.."',
+        "if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then",
+        "  apt-get update && apt-get install -y --no-install-recommends chromium",
+        "fi",
+        TEST,
+    ]
 
 
 def test_the_readme_has_the_two_commands() -> None:

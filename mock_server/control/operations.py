@@ -17,7 +17,6 @@ from mock_server.faulting import armed
 from mock_server.faults import text_of
 from mock_server.middleware import Operation
 from mock_server.scenarios import SCENARIOS
-from mock_server.uploads import uploads_of
 from mock_server.validation import compile_rules, query_parameters
 from mock_server.webhooks.courier import Courier
 
@@ -106,7 +105,7 @@ def _reset(desks: Desks, desk: Desk, _call: Call) -> dict[str, Any]:
     desk.store.clear()
     # With --seed the same ids come again, for other requests.
     desk.outputs.clear()
-    uploads_of(desk).clear()
+    desk.uploads.clear()
     if desk.session:
         desks.forget(desk.session)
     return {"forgotten": forgotten}

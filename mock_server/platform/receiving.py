@@ -16,7 +16,7 @@ from mock_server.errors import Refusal, StoreUnavailable, envelope
 from mock_server.faulting import struck, under
 from mock_server.faults import OUTPUT, UPLOAD
 from mock_server.platform.forms import FormFile, pieces
-from mock_server.uploads import ADDRESS, Upload, Uploads, uploads_of, url_of, write
+from mock_server.uploads import ADDRESS, Upload, Uploads, url_of, write
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")
 _METHODS = {"Allow": "GET, HEAD, PUT"}
@@ -30,7 +30,7 @@ def announce(limit: int, desk: Desk, call: Call) -> dict[str, Any]:
     given = call.given
     if given["size"] > limit:
         raise Refusal(413, f"The file is larger than the {limit} bytes that this server takes; give its URL.")
-    upload = uploads_of(desk).announce(filename=given["filename"], size=given["size"])
+    upload = desk.uploads.announce(filename=given["filename"], size=given["size"])
     media = given.get("content_type", "")
     url = url_of(base_url(desk, call.scope), upload)
     return {
@@ -45,7 +45,7 @@ def announce(limit: int, desk: Desk, call: Call) -> dict[str, Any]:
 
 async def take_form(limit: int, desk: Desk, call: Call) -> Answer:
     """Keeps the file of a form."""
-    uploads = uploads_of(desk)
+    uploads = desk.uploads
     form = FormFile(call.scope)
     part = await run_in_threadpool(uploads.part)
     visit = visit_of(call.scope)
@@ -83,7 +83,7 @@ async def serve_upload(desks: Desks, scope: Scope, receive: Receive, send: Send)
     visit_of(scope).place = UPLOAD if scope["method"] == "PUT" else OUTPUT
     if scope["method"] not in {"GET", "HEAD", "PUT"}:
         raise Refusal(405, "An upload can be read, and sent once.", headers=_METHODS)
-    uploads = uploads_of(desk)
+    uploads = desk.uploads
     upload = await run_in_threadpool(uploads.find, match["id"]) if match else None
     if match is None or upload is None or upload.suffix != match["suffix"]:
         raise Refusal(404, "There is no such upload.")
