@@ -1,17 +1,16 @@
 """What an account may do: the documented levels, its credit, and what it has used of both."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from mock_server.desk import Desk
 from mock_server.errors import Refusal
-from mock_server.prediction import Prediction
 
 _NOTE = "account"
-_USE = "use"
 _WINDOW = 60_000
 
 
@@ -32,82 +31,93 @@ LEVELS: Mapping[str, Level] = {
 """As the provider documents them. A submit over the first number gets 429; a task over the second waits."""
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The account of a session: its level (empty: no limits) and its credit in US dollars."""
-
-    level: str = ""
-    balance: float = 1_000_000.0
-
-
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """One accepted submit: when, how many images, and until when it runs (None: no end in sight)."""
+    """One accepted submit: when, how many images, and which prediction."""
 
     at: int
     images: int
-    until: int | None
+    prediction: str
 
 
-_decode_account = msgspec.json.Decoder(Account).decode
-_decode_uses = msgspec.json.Decoder(tuple[Use, ...]).decode
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """The account of a session: its level (empty: no limits), its credit in US dollars, and what it uses."""
+
+    level: str = ""
+    balance: float = 1_000_000.0
+    uses: tuple[Use, ...] = ()
+
+
+_decode = msgspec.json.Decoder(Account).decode
 _encode = msgspec.json.encode
 
 
 def account(desk: Desk) -> Account:
     """The account as it stands."""
     note = desk.store.note(_NOTE, "")
-    return Account() if note is None else _decode_account(note)
+    return Account() if note is None else _decode(note)
 
 
-def set_account(desk: Desk, *, level: str | None = None, balance: float | None = None) -> Account:
+def set_account(desk: Desk, *, level: str | None = None, balance: float | None = None) -> None:
     """Changes the level, the credit, or both."""
 
-    def change(note: bytes | None) -> bytes:
-        found = Account() if note is None else _decode_account(note)
-        return _encode(
-            Account(
-                level=found.level if level is None else level,
-                balance=found.balance if balance is None else balance,
-            )
-        )
+    def change(found: Account) -> Account:
+        found = found if level is None else replace(found, level=level)
+        return found if balance is None else replace(found, balance=balance)
 
-    changed = desk.store.change_note(_NOTE, "", change)
-    return Account() if changed is None else _decode_account(changed)
+    _change(desk, change)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """What a new task may do: begin to run at `free_at` (0: at once; None: not in sight).
-
-    `counted` says that it counts towards the limits of a level.
-    """
-
-    free_at: int | None
-    counted: bool
-
-
-def admit(desk: Desk, *, images: int, price: float, now: int) -> Admission:
-    """Takes the price of a task.
+def admit(desk: Desk, prediction_id: str, *, images: int, price: float, now: int) -> int | None:
+    """Takes the price of a task, and tells when it may begin to run: 0 at once, None not in sight.
 
     Raises Refusal 429 with Retry-After where a minute's images are used up, and 400 where the credit is.
     """
     free_at: int | None = 0
-    limited = False
 
-    def pay(note: bytes | None) -> bytes:
-        nonlocal free_at, limited
-        found = Account() if note is None else _decode_account(note)
+    def pay(found: Account) -> Account:
+        nonlocal free_at
+        uses = found.uses
         if level := LEVELS.get(found.level):
-            limited = True
-            free_at = _free_at(level, _uses(desk), images=images, now=now)
+            running = [(use, _ends_at(desk, use, now)) for use in uses]
+            free_at = _free_at(level, uses, [end for _, end in running if end != 0], images=images, now=now)
+            kept = tuple(use for use, end in running if end != 0 or use.at > now - _WINDOW)
+            uses = (*kept, Use(at=now, images=images, prediction=prediction_id))
         if found.balance < price:
             raise Refusal(400, "Insufficient credits. Please top up your account to continue.")
-        return _encode(Account(level=found.level, balance=round(found.balance - price, 6)))
+        return Account(level=found.level, balance=round(found.balance - price, 6), uses=uses)
 
-    desk.store.change_note(_NOTE, "", pay)
-    return Admission(free_at=free_at, counted=limited)
+    _change(desk, pay)
+    return free_at
 
 
-def _free_at(level: Level, uses: tuple[Use, ...], *, images: int, now: int) -> int | None:
+def dismiss(desk: Desk, prediction_id: str, *, price: float) -> None:
+    """Gives back what a task took that was not kept after all."""
+
+    def give_back(found: Account) -> Account:
+        uses = tuple(use for use in found.uses if use.prediction != prediction_id)
+        return Account(level=found.level, balance=round(found.balance + price, 6), uses=uses)
+
+    _change(desk, give_back)
+
+
+def _change(desk: Desk, change: Callable[[Account], Account]) -> None:
+    desk.store.change_note(
+        _NOTE, "", lambda note: _encode(change(Account() if note is None else _decode(note)))
+    )
+
+
+def _ends_at(desk: Desk, use: Use, now: int) -> int | None:
+    """When what was accepted ends: 0 where it has, or is no more; None where no end is in sight."""
+    prediction = desk.store.get(use.prediction)
+    if prediction is None:
+        return 0
+    end = prediction.ends_at
+    return 0 if end is not None and end <= now else end
+
+
+def _free_at(
+    level: Level, uses: tuple[Use, ...], running: list[int | None], *, images: int, now: int
+) -> int | None:
     recent = [use for use in uses if use.at > now - _WINDOW]
     if sum(use.images for use in recent) + images > level.images and recent:
         left, wait = sum(use.images for use in recent), 0
@@ -121,7 +131,6 @@ def _free_at(level: Level, uses: tuple[Use, ...], *, images: int, now: int) -> i
             f"This account's level gives {level.images} images a minute; try again in {seconds} s.",
             headers={"Retry-After": str(seconds)},
         )
-    running = [use.until for use in uses if use.until is None or use.until > now]
     excess = len(running) - level.running
     if excess < 0:
         return 0
@@ -129,23 +138,6 @@ def _free_at(level: Level, uses: tuple[Use, ...], *, images: int, now: int) -> i
     return ends[excess] if excess < len(ends) else None
 
 
-def note_use(desk: Desk, prediction: Prediction, *, now: int) -> None:
-    """Remembers a task that was accepted, and how long it will run."""
-    use = Use(at=now, images=len(prediction.makes), until=prediction.ends_at)
-
-    def add(note: bytes | None) -> bytes:
-        uses = () if note is None else _decode_uses(note)
-        kept = [each for each in uses if each.at > now - _WINDOW or each.until is None or each.until > now]
-        return _encode((*kept, use))
-
-    desk.store.change_note(_USE, "", add)
-
-
 def refills(desk: Desk, *, after: int, until: int) -> list[tuple[int, int]]:
     """When images become available again in a span of time, and how many each time."""
-    return [(use.at + _WINDOW, use.images) for use in _uses(desk) if after < use.at + _WINDOW <= until]
-
-
-def _uses(desk: Desk) -> tuple[Use, ...]:
-    note = desk.store.note(_USE, "")
-    return () if note is None else _decode_uses(note)
+    return [(use.at + _WINDOW, use.images) for use in account(desk).uses if after < use.at + _WINDOW <= until]

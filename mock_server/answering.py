@@ -4,10 +4,10 @@ from typing import NoReturn
 
 from starlette.types import Receive, Scope, Send
 
-from mock_server.desk import Answer, Desk, visit_of, wait_until
+from mock_server.desk import Answer, Desk, visit_of, wait, wait_until
 
 END_CONNECTION = "wavemock.end-connection"
-"""The extension of a scope with which a connection can be ended: called with True, it is reset."""
+"""The extension of a scope that holds, weakly, what ends its connection: with `reset`, by resetting it."""
 _PIECES = 20
 
 
@@ -23,10 +23,10 @@ async def send_in_a_manner(desk: Desk, scope: Scope, receive: Receive, send: Sen
     kind = manner.kind if manner is not None else ""
     span = manner.span if manner is not None else 0
     if kind == "hang":
-        await wait_until(desk, desk.clock.now() + span, receive)
+        await wait(desk, span, receive)
     if kind in {"hang", "reset"}:
         visit_of(scope).told = ""
-        _end(scope, reset=True)
+        end_connection(scope, reset=True)
         return
     if kind == "truncate":
         visit_of(scope).told = ""
@@ -38,7 +38,7 @@ async def send_in_a_manner(desk: Desk, scope: Scope, receive: Receive, send: Sen
                 "more_body": True,
             }
         )
-        _end(scope, reset=False)
+        end_connection(scope, reset=False)
         return
     if kind == "slow":
         await _begin(send, answer)
@@ -55,19 +55,23 @@ async def _begin(send: Send, answer: Answer) -> None:
 
 async def _drip(desk: Desk, receive: Receive, send: Send, body: bytes, span: int) -> None:
     size = -(-len(body) // _PIECES)
-    began = desk.clock.now()
+    began: int = await desk.run(desk.clock.now)
     for number in range(_PIECES):
-        if not await wait_until(desk, began + span * (number + 1) // _PIECES, receive):
+        moment = began + span * (number + 1) // _PIECES
+        if not await wait_until(desk, moment, receive, since=began):
             return
         piece = body[number * size : (number + 1) * size]
         await send({"type": "http.response.body", "body": piece, "more_body": number < _PIECES - 1})
 
 
-def _end(scope: Scope, *, reset: bool) -> None:
-    end = scope.get("extensions", {}).get(END_CONNECTION)
-    if end is None:
+def end_connection(scope: Scope, *, reset: bool) -> None:
+    """Closes or resets the connection; raises ConnectionError where a client in this process has none."""
+    held = scope.get("extensions", {}).get(END_CONNECTION)
+    if held is None:
         _without_a_connection(reset=reset)
-    end(reset=reset)
+    end = held()
+    if end is not None:  # else it has gone already
+        end(reset=reset)
 
 
 def _without_a_connection(*, reset: bool) -> NoReturn:

@@ -40,7 +40,7 @@ from mock_server.outputs import Outputs
 from mock_server.platform import operations as platform
 from mock_server.platform.receiving import serve_upload
 from mock_server.reporting import offices
-from mock_server.scenarios import read_scenario
+from mock_server.scripts import read_scenario
 from mock_server.sessions import SessionMiddleware
 from mock_server.store import MemoryStore, Store
 from mock_server.uploads import PATH as UPLOADS_PATH
@@ -101,7 +101,7 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
     store = _open_store(settings)
     bell = Bell()
     desks = Desks(partial(_desk, settings, store, bell))
-    courier = Courier(allowed=read_allowed(settings.webhook_to), run=desks.named("").run)
+    courier = Courier(allowed=read_allowed(settings.webhook_to), run=desks.root.run)
     return _connexion(settings, catalog, desks, courier, bell)
 
 
@@ -119,14 +119,12 @@ def _desk(settings: Settings, root: Store, bell: Bell, session: str) -> Desk:
         seed=settings.seed,
     )
     backend = SimulatedBackend(image_format=settings.image_format, uploaded=uploads.image)
-    outputs = directory / "outputs"
-    outputs.mkdir(parents=True, exist_ok=True)
     return Desk(
         session=session,
         store=store,
         clock=clock,
         backend=backend,
-        outputs=Outputs(directory=outputs, store=store, clock=clock, make=backend.make),
+        outputs=Outputs(directory=directory / "outputs", store=store, clock=clock, make=backend.make),
         uploads=uploads,
         run=run_in_threadpool if store.blocking else _at_once,
         root_edition=settings.edition,
@@ -248,4 +246,4 @@ async def _lifespan(desks: Desks, courier: Courier, bell: Bell, _app: Any) -> As
     yield
     post.cancel()
     await asyncio.gather(post, return_exceptions=True)
-    desks.named("").store.close()
+    desks.root.store.close()

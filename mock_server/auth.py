@@ -41,6 +41,8 @@ def guard_control(scope: Scope, *, token: str | None) -> None:
     latter keeps out web pages that point a name of their own at 127.0.0.1; `Origin`, those that post to it.
     What came through a proxy came from somebody else.
     """
+    if header(scope, b"webhook-signature"):
+        raise Refusal(403, "The control plane takes no webhooks; it would be moved by whoever submits.")
     if token is not None:
         if not hmac.compare_digest(bearer_key(scope), token.encode()):
             raise Refusal(

@@ -12,7 +12,8 @@ from mock_server.body import header
 from mock_server.catalog import Contract
 from mock_server.desk import Desk
 from mock_server.errors import Refusal
-from mock_server.scenarios import Scenario, magic_in, read_scenario
+from mock_server.scenarios import Scenario
+from mock_server.scripts import magic_in, read_scenario
 
 HEADER = "X-Mock-Scenario"
 QUERY = "__scenario"
@@ -56,8 +57,8 @@ def _said(scope: Scope) -> tuple[str, str] | None:
         if text:
             return text, QUERY
     key = bearer_key(scope)
-    if key.startswith(KEY):
-        return key.removeprefix(KEY).decode("latin-1"), "the API key"
+    if key.startswith(KEY) and (text := key.removeprefix(KEY).decode("latin-1").strip()):
+        return text, "the API key"
     return None
 
 
@@ -92,7 +93,7 @@ def stand(desk: Desk, *, scenario: str, model: str = "", times: int | None = Non
 
     Raises Refusal 400 for a text that cannot be read.
     """
-    read_scenario(scenario, what="scenario")
+    read_scenario(scenario, what="scenario", base=read_scenario(desk.scenario, what="--scenario"))
     note = _encode(Standing(scenario=scenario, times=times))
     desk.store.change_note(STANDING, model, lambda _: note)
 

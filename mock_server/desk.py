@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-import threading
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +15,10 @@ from starlette.types import Receive, Scope
 from mock_server.backend import SimulatedBackend
 from mock_server.body import header
 from mock_server.clock import ManualClock
+from mock_server.errors import Refusal, StoreUnavailable
 from mock_server.outputs import Outputs
 from mock_server.prediction import Asked, Prediction
-from mock_server.store import Store
+from mock_server.store import MOST_SESSIONS, Store
 from mock_server.uploads import Uploads
 
 Run = Callable[..., Awaitable[Any]]
@@ -71,10 +72,14 @@ class Answer:
 class Visit:
     """What is found out about a request while it is served, for its entry in the journal.
 
-    `held` says that time may have passed on purpose.
+    `desk` is that of its session, where there is one, and `trouble` why that could not be found out. `status`
+    is what was sent so far, 0 before anything was.
     """
 
     session: str = ""
+    desk: "Desk | None" = None
+    trouble: StoreUnavailable | None = None
+    status: int = 0
     place: str = "other"
     prediction: str = ""
     told: str = ""
@@ -83,9 +88,9 @@ class Visit:
     scenario: str = ""
     fault: str = ""
     committed: bool = False
+    charged: float = 0
     refusal: str = ""
     received: str = ""
-    held: bool = False
 
 
 def visit_of(scope: Scope) -> Visit:
@@ -127,46 +132,97 @@ class Desk:
 
 
 class Desks:
-    """The desk of each session, made when the session is first heard of."""
+    """The desk of each session. At most `most` are at hand, beside `root`, that of whoever names no session.
 
-    def __init__(self, make: Callable[[str], Desk]) -> None:
+    A desk holds nothing of its own, so it can be made again at any time, and twice at once.
+    """
+
+    def __init__(self, make: Callable[[str], Desk], *, most: int = MOST_SESSIONS) -> None:
+        self.root = make("")
         self._make = make
-        self._lock = threading.Lock()
-        self._desks: dict[str, Desk] = {}
+        self._most = most
+        self._desks: OrderedDict[str, Desk] = OrderedDict()
 
-    def of(self, scope: Scope) -> Desk:
-        """The desk for a request."""
-        return self.named(visit_of(scope).session)
+    def at_hand(self, session: str) -> Desk | None:
+        """The desk of a session, if it has been made and is still here."""
+        if not session:
+            return self.root
+        found = self._desks.get(session)
+        if found is not None:
+            try:
+                self._desks.move_to_end(session)
+            except KeyError:
+                return found  # another thread has just let it go
+        return found
 
     def named(self, session: str) -> Desk:
-        """The desk of a session."""
-        found = self._desks.get(session)
+        """The desk of a session, which begins now if there is none. May wait for the store."""
+        found = self.at_hand(session)
         if found is None:
-            with self._lock:
-                found = self._desks.get(session) or self._make(session)
-                self._desks[session] = found
+            self._desks[session] = found = self._make(session)
+            if len(self._desks) > self._most:
+                self._desks.popitem(last=False)
         return found
+
+    async def find(self, session: str) -> Desk | None:
+        """The desk of a session, if there is such a session."""
+        found = self.at_hand(session)
+        if found is None:
+            found = await self.root.run(self._known, session)
+        return found
+
+    def _known(self, session: str) -> Desk | None:
+        return self.named(session) if session in self.root.store.sessions() else None
+
+    async def open(self, scope: Scope) -> Desk:
+        """The desk for a request, whose session begins now if there is none."""
+        visit = visit_of(scope)
+        if visit.desk is None:
+            visit.desk = await self.root.run(self.named, visit.session)
+        return visit.desk
+
+    def of(self, scope: Scope) -> Desk:
+        """The desk for a request to something that is kept. Raises Refusal 404 where there is no session."""
+        visit = visit_of(scope)
+        if visit.trouble is not None:
+            raise visit.trouble
+        if visit.desk is None:
+            raise Refusal(404, f"There is no session {visit.session}.")
+        return visit.desk
 
     def forget(self, session: str) -> None:
         """Lets go of a session that is no more."""
         self._desks.pop(session, None)
 
-    def all(self) -> list[Desk]:
-        """Every desk that there is at the moment."""
-        return list(self._desks.values())
+
+async def wait(desk: Desk, span: int, receive: Receive) -> bool:
+    """Waits for some milliseconds on the server's clock; whether they passed before the client left."""
+    began: int = await desk.run(desk.clock.now)
+    return await wait_until(desk, began + span, receive, since=began)
 
 
-async def wait_until(desk: Desk, moment: int, receive: Receive) -> bool:
-    """Waits for a moment on the server's clock; whether it came before the client left."""
+async def wait_until(desk: Desk, moment: int, receive: Receive, *, since: int | None = None) -> bool:
+    """Waits for a moment on the server's clock; whether it came before the client left.
+
+    `since` is when that began, now if it is not given. A reset takes time back to before that, and the moment
+    out of sight: then nothing is waited for any more.
+    """
     gone = asyncio.ensure_future(disconnected(receive))
     try:
-        while (left := moment - desk.clock.now()) > 0 and not gone.done():
-            speed = desk.clock.speed()
-            pause = min(_POLL_SECONDS, left / 1000 / speed) if speed else _POLL_SECONDS
+        while not gone.done():
+            now, speed = await desk.run(_pace, desk.clock)
+            since = now if since is None else since
+            if now >= moment or now < since:
+                break
+            pause = min(_POLL_SECONDS, (moment - now) / 1000 / speed) if speed else _POLL_SECONDS
             await asyncio.wait({gone}, timeout=pause)
         return not gone.done()
     finally:
         gone.cancel()
+
+
+def _pace(clock: ManualClock) -> tuple[int, float]:
+    return clock.now(), clock.speed()
 
 
 async def disconnected(receive: Receive) -> None:

@@ -12,8 +12,8 @@ from mock_server.answering import send_in_a_manner
 from mock_server.body import header
 from mock_server.desk import Answer, Call, Desk, Desks, visit_of
 from mock_server.errors import Refusal
-from mock_server.faulting import struck, under
-from mock_server.faults import OUTPUT, Fault
+from mock_server.faulting import struck_task, under
+from mock_server.faults import OUTPUT, Fault, text_of
 from mock_server.outputs import ADDRESS, media_type
 from mock_server.prediction import Prediction
 
@@ -34,7 +34,7 @@ async def serve_output(desks: Desks, scope: Scope, receive: Receive, send: Send)
     if match is None or found is None:
         raise Refusal(404, "There is no such output, or not yet.")
     prediction, content = found
-    fault = await desk.run(struck, desk, OUTPUT, prediction.fault, f"output/{prediction.id}")
+    fault = await desk.run(struck_task, desk, OUTPUT, prediction)
     await send_file(
         desk,
         fault,
@@ -77,7 +77,7 @@ async def send_file(
     """Sends a file that has been read, or what a fault makes of it."""
     if fault is not None:
         if fault.kind == "expired":
-            visit_of(scope).fault = fault.kind
+            visit_of(scope).fault = text_of(fault)
             raise Refusal(410, "This output is no longer kept (simulated).")
 
         async def whole() -> Answer:

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from mock_server.desk import Answer, Call, Desk, Manner, Visit, visit_of, wait_until
+from mock_server.desk import Answer, Call, Desk, Manner, Visit, visit_of, wait
 from mock_server.errors import Refusal
-from mock_server.faults import Fault, text_of
+from mock_server.faults import SUBMIT, Fault, text_of
+from mock_server.prediction import Prediction
 
 ARMED = "fault"
 """The kind of the notes that armed faults are."""
@@ -47,8 +48,12 @@ _decode = msgspec.json.Decoder(Armed).decode
 
 def arm(desk: Desk, fault: Fault) -> str:
     """Arms a fault for the session; its id. Raises Refusal 409 where too many are armed."""
-    if len(desk.store.notes(ARMED)) >= _MOST_ARMED:
+    waiting = {key for key, _ in armed(desk)}
+    if len(waiting) >= _MOST_ARMED:
         raise Refusal(409, f"{_MOST_ARMED} faults are armed already; disarm some.")
+    for key, _ in desk.store.notes(ARMED):
+        if key not in waiting:
+            desk.store.change_note(ARMED, key, lambda _: None)
     return desk.store.append(ARMED, _encode(Armed(fault=fault, at=desk.clock.now())), keep=_MOST_ARMED)
 
 
@@ -68,26 +73,44 @@ def disarm(desk: Desk, fault_id: str | None = None) -> int:
     return len(wanted)
 
 
-def struck(desk: Desk, place: str, own: Fault | None, subject: str) -> Fault | None:
-    """The fault that strikes at `place`, if any does.
+def struck_submit(desk: Desk, own: Fault | None, subject: str) -> tuple[Fault | None, int]:
+    """The fault that strikes a submit, if any does, and how many chances its scenario's own has had.
 
-    `own` is that of the request's or the task's scenario, which has its own count for every `subject`; then
-    come those that are armed, the oldest first.
+    Those are counted for every `subject`, which is the same for the same request, so that a retry has the
+    next chance; what comes of it goes on counting from there.
     """
-    if own is not None and own.meets(place):
+    draws = 0
+    if own is not None and own.meets(SUBMIT):
         note = desk.store.change_note(_DRAWS, subject, lambda found: b"%d" % (int(found or b"0") + 1))
-        if own.strikes(int(note or b"1") - 1):
+        draws = int(note or b"1")
+        if own.strikes(draws - 1):
+            return own, draws
+    return struck(desk, SUBMIT), draws
+
+
+def struck_task(desk: Desk, place: str, prediction: Prediction) -> Fault | None:
+    """The fault that strikes a request about a prediction, or its webhook: its own, or one that is armed."""
+    own = prediction.fault
+    if own is not None and own.meets(place):
+        after = desk.store.update(prediction.id, lambda found: replace(found, draws=found.draws + 1))
+        if after is not None and own.strikes(after.draws - 1):
             return own
-    now = desk.clock.now()
+    return struck(desk, place)
+
+
+def struck(desk: Desk, place: str) -> Fault | None:
+    """The armed fault that strikes at `place`, the oldest first, if any does."""
     for key, waiting in desk.store.notes(ARMED):
         if not _decode(waiting).fault.meets(place):
             continue
+        now = desk.clock.now()
         hits: list[Fault] = []
 
-        def draw(note: bytes | None, hits: list[Fault] = hits) -> bytes | None:
+        def draw(note: bytes | None, hits: list[Fault] = hits, now: int = now) -> bytes | None:
+            hits.clear()
             if note is None or (found := _decode(note)).spent(now):
                 return None
-            hit = found.fault.strikes(found.draws)
+            hit = found.fault.strikes(found.draws, before=found.strikes)
             if hit:
                 hits.append(found.fault)
             return _encode(replace(found, draws=found.draws + 1, strikes=found.strikes + hit))
@@ -103,14 +126,15 @@ async def under(fault: Fault | None, desk: Desk, call: Call, work: Callable[[], 
     if fault is None:
         return await work()
     visit = visit_of(call.scope)
+    if fault.after_commit:
+        await work()  # and if that is refused, there is no answer to lose
+        visit.fault, visit.told = text_of(fault), ""
+        return _instead(fault)
     visit.fault = text_of(fault)
     if fault.kind == "latency":
-        await wait_until(desk, desk.clock.now() + fault.span, call.receive)
+        await wait(desk, fault.span, call.receive)
         return await work()
     if fault.kind in _INSTEAD:
-        if fault.after_commit:
-            await work()
-            visit.told = ""
         return _instead(fault)
     return _spoiled(fault, await work(), visit)
 

@@ -116,13 +116,13 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             name="expired",
             places=(OUTPUT,),
-            what="The output is no longer kept: 410.",
+            what="The output, where it is a URL, is no longer kept: 410.",
             advice="Fetch outputs soon and keep them yourself.",
         ),
         Kind(
             name="corrupt",
             places=(OUTPUT,),
-            what="The output's bytes are damaged; its length is right.",
+            what="The bytes of an output, where it is a URL, are damaged; its length is right.",
             advice="Decode an output before calling it a success.",
         ),
         Kind(
@@ -194,14 +194,18 @@ class Fault:
         """Whether it can happen at `place`."""
         return self.on == place or (self.on == ANY and place != WEBHOOK)
 
-    def strikes(self, draw: int) -> bool:
-        """Whether it happens at the chance of that number, counted from 0. The same seed strikes the same."""
+    def strikes(self, draw: int, *, before: int | None = None) -> bool:
+        """Whether it happens at the chance of that number, counted from 0. The same seed strikes the same.
+
+        `before` is how often it has struck; it is found out where it is not known, which takes its time.
+        """
         if self.probability >= 1:
             return self.times is None or draw < self.times
-        return _luck(self.seed, draw) < self.probability and (
-            self.times is None
-            or sum(_luck(self.seed, before) < self.probability for before in range(draw)) < self.times
-        )
+        if _luck(self.seed, draw) >= self.probability:
+            return False
+        if before is None and self.times is not None:
+            before = sum(_luck(self.seed, each) < self.probability for each in range(draw))
+        return self.times is None or (before or 0) < self.times
 
 
 def _luck(seed: int, draw: int) -> float:
@@ -232,7 +236,7 @@ def fault_of(name: str, parameters: Mapping[str, str], *, what: str) -> Fault:
         if key == "on":
             told["on"] = choice(text, kind.places, what=where)
         elif key == "times":
-            told["times"] = None if text == "always" else count(text, what=where)
+            told["times"] = None if text == "always" else count(text, what=where, least=1)
         elif key == "seed":
             told["seed"] = count(text, what=where, most=999_999_999)
         elif key in _SPANS:

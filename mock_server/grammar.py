@@ -49,10 +49,10 @@ def span(text: str, *, what: str) -> int:
     return round(float(match["number"]) * _UNITS[match["unit"] or "s"])
 
 
-def count(text: str, *, what: str, most: int = 1_000_000) -> int:
-    """A whole number from 0 to `most`. Raises Refusal 400 where it is none."""
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > most:
-        raise Refusal(400, f"{what}: {text[:40]!r} is no whole number from 0 to {most}.")
+def count(text: str, *, what: str, least: int = 0, most: int = 1_000_000) -> int:
+    """A whole number from `least` to `most`. Raises Refusal 400 where it is none."""
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise Refusal(400, f"{what}: {text[:40]!r} is no whole number from {least} to {most}.")
     return int(text)
 
 

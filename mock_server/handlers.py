@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from mock_server import accounts
 from mock_server.auth import bearer_key
-from mock_server.backend import remarks
+from mock_server.backend import image_count, remarks
 from mock_server.catalog import Contract
 from mock_server.choosing import choose
 from mock_server.desk import (
@@ -30,10 +30,10 @@ from mock_server.desk import (
     timestamp,
     visit_of,
 )
-from mock_server.errors import Refusal
-from mock_server.faulting import struck, under
-from mock_server.faults import POLL, SUBMIT
-from mock_server.journal import fingerprint
+from mock_server.errors import Refusal, StoreUnavailable
+from mock_server.faulting import struck, struck_submit, struck_task, under
+from mock_server.faults import POLL, WEBHOOK, Fault
+from mock_server.journal import digest, fingerprint
 from mock_server.outputs import url_of
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.scenarios import Scenario
@@ -49,30 +49,45 @@ async def submit(contract: Contract, desk: Desk, call: Call) -> Answer:
     """Accepts a prediction, and answers it as it begins, or as it ended where the submit is synchronous."""
     assert call.asked is not None  # noqa: S101 - validation has been passed
     visit = visit_of(call.scope)
-    scenario, fault = await desk.run(_chosen, desk, contract, call)
-    visit.scenario = scenario.name
-    return await under(fault, desk, call, partial(_begin, contract, scenario, desk, call))
+    chosen, fault = await desk.run(_chosen, desk, contract, call)
+    visit.scenario = chosen.scenario.name
+    return await under(fault, desk, call, partial(_begin, contract, chosen, desk, call))
 
 
-def _chosen(desk: Desk, contract: Contract, call: Call) -> tuple[Scenario, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """The scenario of a submit, and how many chances its fault has had with this very request."""
+
+    scenario: Scenario
+    draws: int
+
+
+def _chosen(desk: Desk, contract: Contract, call: Call) -> tuple[_Chosen, Fault | None]:
     scenario = choose(desk, contract, call.scope, call.given)
     # The same request once more is another try, whoever else asks for the same.
-    subject = f"{fingerprint(bearer_key(call.scope))}/{visit_of(call.scope).digest}/{scenario.name}"[:150]
-    return scenario, struck(desk, SUBMIT, scenario.fault, subject)
+    text = f"{fingerprint(bearer_key(call.scope))}/{visit_of(call.scope).digest}/{scenario.name}"
+    fault, draws = struck_submit(desk, scenario.fault, digest(text.encode()) if scenario.fault else "")
+    return _Chosen(scenario=scenario, draws=draws), fault
 
 
-async def _begin(contract: Contract, scenario: Scenario, desk: Desk, call: Call) -> Answer:
+async def _begin(contract: Contract, chosen: _Chosen, desk: Desk, call: Call) -> Answer:
     asked: Asked = call.asked  # type: ignore[assignment] # validation has been passed
     base = base_url(desk, call.scope)
     webhook = _webhook(call)
     prediction: Prediction = await desk.run(
-        _accept, desk, contract, scenario, given=call.given, asked=asked, webhook=webhook, base=base
+        _accept, desk, contract, chosen, given=call.given, asked=asked, webhook=webhook, base=base
     )
     visit = visit_of(call.scope)
     visit.committed, visit.prediction, visit.told = True, prediction.id, Status.CREATED
+    visit.charged = contract.price * len(prediction.makes)
     headers = _unknown_fields(asked)
     if call.given.get("enable_sync_mode") is True:
-        ended, events = await _hold(desk, prediction, call.scope, call.receive)
+        ended, events = await _hold(desk, prediction, call.receive)
+        if ended is None:
+            visit.committed = False
+            raise Refusal(
+                404, "The prediction was forgotten while it was waited for: somebody reset the server."
+            )
         visit.told = events[-1].status
         return Answer(body=await _envelope(desk, ended, events, base, synchronous=True), headers=headers)
     return Answer(body=await _envelope(desk, prediction, prediction.events[:1], base), headers=headers)
@@ -92,7 +107,7 @@ def _webhook(call: Call) -> str:
 def _accept(
     desk: Desk,
     contract: Contract,
-    scenario: Scenario,
+    chosen: _Chosen,
     *,
     given: Mapping[str, Any],
     asked: Asked,
@@ -102,33 +117,43 @@ def _accept(
     if found := remarks(given) + desk.uploads.remarks(given):
         asked = replace(asked, warnings=asked.warnings + found)
     now = desk.clock.now()
-    images = given.get("num_images", 1)
-    images = images if isinstance(images, int) else 1
-    admission = accounts.admit(desk, images=images, price=contract.price * images, now=now)
+    images = image_count(given) if contract.produces == "images" else 1
+    prediction_id, price = _new_id(desk), contract.price * images
     prediction = desk.backend.submit(
-        _new_id(desk),
+        prediction_id,
         at=now,
         contract=contract,
-        scenario=scenario,
+        scenario=chosen.scenario,
         given=given,
-        free_at=admission.free_at,
+        free_at=accounts.admit(desk, prediction_id, images=images, price=price, now=now),
         webhook=webhook,
     )
-    desk.store.add(prediction, asked, now=now)
-    if admission.counted:
-        accounts.note_use(desk, prediction, now=now)
+    if chosen.draws:
+        prediction = replace(prediction, draws=chosen.draws)
+    try:
+        desk.store.add(prediction, asked, now=now)
+    except StoreUnavailable:
+        accounts.dismiss(desk, prediction_id, price=price)
+        raise
     report(desk, prediction, base)
     return prediction
 
 
 def report(desk: Desk, prediction: Prediction, base: str) -> None:
-    """Sees to the webhook of a prediction whose end is in sight."""
-    if not prediction.webhook or prediction.ends_at is None:
+    """Sees to the webhook of a prediction: asks for it, has it wait for another end, or takes it back."""
+    if not prediction.webhook:
         return
-    delivery = deliveries.scheduled(prediction, base)
+    before = deliveries.find(desk.store, prediction.id)
+    if before is not None:
+        delivery = deliveries.rescheduled(before, prediction)
+    else:
+        fault = struck_task(desk, WEBHOOK, prediction) if prediction.ends_at is not None else None
+        delivery = deliveries.scheduled(prediction, base, fault)
     if delivery is not None:
         deliveries.keep(desk.store, delivery)
         desk.changed()
+    elif before is not None:
+        deliveries.take_back(desk.store, prediction.id)
 
 
 def _new_id(desk: Desk) -> str:
@@ -154,18 +179,19 @@ def _unknown_fields(asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
 
 
 async def _hold(
-    desk: Desk, prediction: Prediction, scope: Scope, receive: Receive
-) -> tuple[Prediction, tuple[Event, ...]]:
-    """Waits until the prediction has ended, the time for it is up, or nobody waits any more."""
-    visit_of(scope).held = True
+    desk: Desk, prediction: Prediction, receive: Receive
+) -> tuple[Prediction | None, tuple[Event, ...]]:
+    """Waits until the prediction has ended or is no more, its time is up, or nobody waits any more."""
     until = prediction.created_at + round(desk.sync_seconds * 1000)
     gone = asyncio.ensure_future(disconnected(receive))
     try:
         while True:
             now, current = await desk.run(_look, desk, prediction.id)
-            events = (current or prediction).seen_at(now)
+            if current is None:
+                return None, ()
+            events = current.seen_at(now)
             if events[-1].status.final or now >= until or gone.done():
-                return current or prediction, events
+                return current, events
             await asyncio.wait({gone}, timeout=_POLL_SECONDS)
     finally:
         gone.cancel()
@@ -180,14 +206,16 @@ async def result(desk: Desk, call: Call) -> Answer:
     return await under(fault, desk, call, partial(_tell, desk, call.scope, visit, prediction, now))
 
 
-def _polled(desk: Desk, prediction_id: str) -> tuple[int, Prediction | None, Any]:
+def _polled(desk: Desk, prediction_id: str) -> tuple[int, Prediction | None, Fault | None]:
     now, prediction = _look(desk, prediction_id)
     if prediction is None:
-        return now, None, struck(desk, POLL, None, "")
-    return now, prediction, struck(desk, POLL, prediction.fault, f"poll/{prediction_id}")
+        return now, None, struck(desk, POLL)
+    return now, prediction, struck_task(desk, POLL, prediction)
 
 
 async def _tell(desk: Desk, scope: Scope, visit: Visit, prediction: Prediction | None, now: int) -> Answer:
+    if visit.fault:  # which may have taken its time
+        now, prediction = await desk.run(_look, desk, scope["path_params"]["id"])
     if prediction is None:
         prediction_id = scope["path_params"]["id"]
         raise Refusal(
@@ -195,22 +223,27 @@ async def _tell(desk: Desk, scope: Scope, visit: Visit, prediction: Prediction |
         )
     base = base_url(desk, scope)
     if prediction.steps:
-        prediction = await desk.run(_moved_by_poll, desk, prediction, now, base)
+        now, prediction = await desk.run(_moved_by_poll, desk, prediction, base)
     events = prediction.seen_at(now)
     visit.told = events[-1].status
     return Answer(body=await _envelope(desk, prediction, events, base))
 
 
-def _moved_by_poll(desk: Desk, prediction: Prediction, now: int, base: str) -> Prediction:
-    moved = desk.store.update(prediction.id, lambda current: current.polled(now)) or prediction
+def _moved_by_poll(desk: Desk, prediction: Prediction, base: str) -> tuple[int, Prediction]:
+    moved = desk.store.update(prediction.id, lambda found: found.polled(desk.clock.now())) or prediction
     report(desk, moved, base)
-    return moved
+    return max(desk.clock.now(), moved.events[-1].at if moved.ends_at is not None else 0), moved
 
 
-def move(desk: Desk, prediction_id: str, events: tuple[Event, ...], base: str) -> Prediction | None:
-    """Lets `events` happen to a prediction now, in place of all that lay ahead; None if there is none."""
+def move(
+    desk: Desk, prediction_id: str, plan: Callable[[Prediction], tuple[Event, ...]], base: str
+) -> Prediction | None:
+    """Lets what `plan` makes of a prediction happen now, in place of all that lay ahead, and returns it.
+
+    Raises what `plan` raises, and has then changed nothing. None where there is no such prediction.
+    """
     now = desk.clock.now()
-    moved = desk.store.update(prediction_id, lambda current: current.moved(now, *events))
+    moved = desk.store.update(prediction_id, lambda current: current.moved(now, *plan(current)))
     if moved is not None:
         report(desk, moved, base)
     return moved

@@ -21,7 +21,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     the server's clock. `kind` is one of submit, poll, output, upload, platform and other; `status` the HTTP
     status that was sent, 0 where none was. `key` tells keys apart without telling them; `digest` does so with
     bodies. `prediction` is the id that it was about, `told` the task's status as the answer had it (empty
-    where the answer was lost), `committed` whether it began a task. `retry_after` is what the answer asked to
+    where the answer was lost), `committed` whether it began a task, and `charged` what that
+    cost in US dollars. `retry_after` is what the answer asked to
     wait, in milliseconds. `received` is the beginning of a body that was refused, and `refusal` why.
     """
 
@@ -41,6 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scenario: str = ""
     fault: str = ""
     committed: bool = False
+    charged: float = 0
     retry_after: int | None = None
     key_in_query: bool = False
     refusal: str = ""

@@ -7,6 +7,7 @@ from asyncio import TimerHandle, Transport
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakMethod
 
 from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -154,7 +155,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if not named or not all(map(_HOST.fullmatch, hosts)):
             raise Refusal(400, "A request names exactly one host, in the header Host.")
         self._watch.held = 0
-        extensions: dict[str, Any] = {END_CONNECTION: self._end_connection}
+        # Not the method itself: it would hold the connection, which holds the request, for the collector.
+        extensions: dict[str, Any] = {END_CONNECTION: WeakMethod(self._end_connection)}
         self.scope["extensions"] = extensions
         HttpToolsProtocol.on_headers_complete(self)
 

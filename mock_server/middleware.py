@@ -1,5 +1,6 @@
 """The steps of Connexion's stack that are ours: requests are checked, answered, or told what is wrong."""
 
+import asyncio
 import difflib
 import logging
 import re
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mock_server.answering import send_answer, send_in_a_manner
+from mock_server.answering import END_CONNECTION, end_connection, send_answer, send_in_a_manner
 from mock_server.auth import check_key, guard_control
 from mock_server.body import ClientGone, check_media_type, read_body
 from mock_server.desk import Answer, Call, Desk, Desks, visit_of
@@ -67,6 +68,8 @@ class _ServedOperation:
         visit.place = operation.place
         if self.secured:
             check_key(scope, accepted=self.keys)
+        # Here, so that a request with a good key is in the journal of a new session whatever its body is.
+        desk = await self.desks.open(scope)
         body, given, asked, query = b"", None, None, {}
         if operation.body is not None:
             check_media_type(scope)
@@ -82,7 +85,6 @@ class _ServedOperation:
                 raise
         if operation.query is not None:
             query = check_query(operation.parameters, operation.query, scope["query_string"])
-        desk = self.desks.of(scope)
         call = Call(scope=scope, receive=receive, body=body, given=given, asked=asked, query=query)
         answer = await operation.handler(desk, call)
         if answer.manner is None:
@@ -141,21 +143,34 @@ class ErrorMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands on, and answers errors."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         try:
             await self.app(scope, receive, send)
-        except Exception as error:
-            # Behind this there is nobody left to answer the client.
-            if scope["type"] != "http":
+        except ConnectionError:
+            raise  # a fault, in a process without a connection to end
+        except asyncio.CancelledError:
+            if END_CONNECTION not in scope.get("extensions", {}):
                 raise
-            if isinstance(error, ConnectionError):
-                raise  # a fault, in a process without a connection to end
-            refusal = as_refusal(error)
-            visit_of(scope).refusal = refusal.message
-            headers = tuple(
-                (name.lower().encode(), value.encode()) for name, value in refusal.headers.items()
-            )
-            body = envelope(refusal.status, refusal.message, refusal.data)
-            await send_answer(send, Answer(body=body, headers=headers, status=refusal.status))
+            # The server ends while a request is held on purpose; that is no mistake to log.
+            end_connection(scope, reset=False)
+        except Exception as error:  # noqa: BLE001 - behind this there is nobody left to answer the client
+            await _answer_error(scope, send, as_refusal(error))
+
+
+async def _answer_error(scope: Scope, send: Send, refusal: Refusal) -> None:
+    visit = visit_of(scope)
+    if visit.status:
+        # There can be no second answer. The end of the connection shows that the first is not whole.
+        _log.warning("an answer was cut off: %s", refusal.message)
+        visit.told = ""
+        end_connection(scope, reset=False)
+        return
+    visit.refusal = refusal.message
+    headers = tuple((name.lower().encode(), value.encode()) for name, value in refusal.headers.items())
+    body = envelope(refusal.status, refusal.message, refusal.data)
+    await send_answer(send, Answer(body=body, headers=headers, status=refusal.status))
 
 
 class _NoSuchMethod(Route):

@@ -1,12 +1,13 @@
 """Keeps the results of predictions as files, and gives their URLs."""
 
 import base64
+import contextlib
 import mimetypes
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,8 @@ Make = Callable[[Prediction, Asked, str, Callable[[str, str], bytes | None]], by
 class Outputs:
     """The outputs of all predictions in a store.
 
-    `directory` holds those that were made; one that is not there is made again, which gives the same bytes.
+    `directory` holds those that were made, and is made for the first of them. One that is not there is made
+    again, which gives the same bytes.
     """
 
     directory: Path
@@ -74,19 +76,21 @@ class Outputs:
     def _keep(self, path: Path, content: bytes) -> None:
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             part.write_bytes(content)
             part.replace(path)
-            if path.name[1] == "0":
-                self._prune()
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise StoreUnavailable(f"an output cannot be kept: {error.strerror}") from error
+        if path.name[1] == "0":
+            # The output has been kept. What cannot be removed now can be the next time.
+            with contextlib.suppress(OSError):
+                self._prune()
 
     def _prune(self) -> None:
         """Removes what was not asked for the longest; looked at once in sixteen writes."""
-        files = sorted(
-            ((path.stat(), path) for path in self.directory.iterdir()), key=lambda each: each[0].st_atime
-        )
+        files = sorted(self._files(), key=lambda each: each[0].st_atime)
         excess = sum(stat.st_size for stat, _ in files) - _MOST_BYTES
         for stat, path in files:
             if excess <= 0:
@@ -94,10 +98,20 @@ class Outputs:
             path.unlink(missing_ok=True)
             excess -= stat.st_size
 
-    def clear(self) -> None:
-        """Removes every output that was made."""
+    def _files(self) -> Iterator[tuple[os.stat_result, Path]]:
         for path in self.directory.iterdir():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another thread has moved or removed it
+                yield path.stat(), path
+
+    def clear(self) -> None:
+        """Removes every output that was made. Raises StoreUnavailable where one cannot be removed."""
+        try:
+            for path in self.directory.iterdir():
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return  # none was made
+        except OSError as error:
+            raise StoreUnavailable(f"an output cannot be removed: {error.strerror}") from error
 
     def inline(self, prediction: Prediction, *, data_uri: bool) -> list[str]:
         """The outputs as base64, each as a data URI where that is wanted."""

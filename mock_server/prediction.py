@@ -56,8 +56,8 @@ class Prediction:
     `id` is 32 hexadecimal digits; everything random about the prediction follows from it. `created_at` is in
     milliseconds since the Unix epoch. `inline` means that outputs are answered as base64 instead of URLs.
     `makes` are the file names of what it will have made if it completes. `steps` are those to come that have
-    no date, and `polls` counts since the last of them. `fault` is what its later requests will meet with, and
-    `webhook` where its end is reported.
+    no date, and `polls` counts since the last of them. `fault` is what its later requests will meet with,
+    `draws` how many chances that has had, and `webhook` where its end is reported.
     """
 
     id: str
@@ -72,6 +72,7 @@ class Prediction:
     steps: tuple[Step, ...] = ()
     polls: int = 0
     fault: Fault | None = None
+    draws: int = 0
     webhook: str = ""
 
     @property
@@ -89,6 +90,7 @@ class Prediction:
         if not self.steps or self.steps[0].polls is None:
             return self
         polls, events, steps = self.polls + 1, self.events, self.steps
+        now = max(now, events[-1].at)
         while steps and steps[0].polls is not None and polls >= steps[0].polls:
             events, steps, polls = (*events, replace(steps[0].event, at=now)), steps[1:], 0
         return replace(self, events=events, steps=steps, polls=polls)

@@ -238,7 +238,14 @@ def _check_flags(workers: int, flags: Mapping[str, Any]) -> None:
 
 
 def _say_ready(settings: "Settings", catalog: "Catalog", url: str, ready_file: Path | None) -> None:
-    """What a person wants to know first, and what to paste first; and what a program waits for."""
+    """What a program waits for; and what a person wants to know first, and what to paste first."""
+    if ready_file is not None:
+        part = ready_file.with_name(f".{ready_file.name}.part")
+        try:
+            part.write_text(f"{url}\n")
+            part.replace(ready_file)
+        except OSError as error:
+            click.echo(f"--ready-file: {ready_file} cannot be written: {error.strerror}", err=True)
     root = catalog[settings.edition]
     shown = sorted(root.contracts.values(), key=lambda contract: (contract.model, contract.version))
     example = next(contract for contract in shown if contract.documented or contract is shown[-1])
@@ -268,13 +275,6 @@ def _say_ready(settings: "Settings", catalog: "Catalog", url: str, ready_file: P
     with contextlib.suppress(BrokenPipeError):
         click.echo("\n".join(lines))
         sys.stdout.flush()
-    if ready_file is not None:
-        part = ready_file.with_name(f".{ready_file.name}.part")
-        try:
-            part.write_text(f"{url}\n")
-            part.replace(ready_file)
-        except OSError as error:
-            click.echo(f"--ready-file: {ready_file} cannot be written: {error.strerror}", err=True)
 
 
 def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,6 @@ sessions = sa.Table(
     metadata,
     sa.Column("name", sa.String(LONGEST_KEY), primary_key=True),
     sa.Column("next_number", sa.BigInteger, nullable=False, default=0),
-    sa.Column("next_note", sa.BigInteger, nullable=False, default=1),
     sa.Column("clock", sa.LargeBinary, nullable=False, default=lambda: encode(ClockState())),
 )
 state = sa.Table(

@@ -1,7 +1,7 @@
 """The store in a database, for what must outlive the server or be shared by several. SQLite, for now.
 
-Every statement is SQLAlchemy Core and the same for every database. What only SQLite needs, which is how to
-open a file, stands in `sqlite_file`.
+Every statement is SQLAlchemy Core. What only SQLite needs, which is how to open a file, stands in
+`sqlite_file`.
 """
 
 import os
@@ -130,7 +130,7 @@ class SqlStore:
     def next_number(self) -> int:
         """The next number, from 0."""
         with self._writing() as connection:
-            return self._draw(connection, sessions.c.next_number)
+            return self._draw(connection)
 
     def note(self, kind: str, key: str) -> bytes | None:
         """The note of that kind and key."""
@@ -162,18 +162,12 @@ class SqlStore:
 
     def append(self, kind: str, value: bytes, *, keep: int) -> str:
         """Adds a note at the end."""
+        here = sa.and_(notes.c.session == self._name, notes.c.kind == kind)
         with self._writing() as connection:
-            number = self._draw(connection, sessions.c.next_note)
+            number = int(connection.scalar(sa.select(sa.func.max(notes.c.key)).where(here)) or 0) + 1
             key = f"{number:012d}"
             self._put(connection, kind, key, value)
-            # Other kinds draw from the same numbers, so this may leave fewer than `keep`, but never more.
-            connection.execute(
-                sa.delete(notes).where(
-                    notes.c.session == self._name,
-                    notes.c.kind == kind,
-                    notes.c.key <= f"{number - keep:012d}",
-                )
-            )
+            connection.execute(sa.delete(notes).where(here, notes.c.key <= f"{number - keep:012d}"))
             return key
 
     def clock_state(self) -> ClockState:
@@ -214,14 +208,14 @@ class SqlStore:
         row = {"session": self._name, "kind": kind, "key": key, "value": value}
         connection.execute(sa.insert(notes), row)
 
-    def _draw(self, connection: sa.Connection, number: sa.Column[int]) -> int:
-        here = sessions.c.name == self._name
+    def _draw(self, connection: sa.Connection) -> int:
+        number, here = sessions.c.next_number, sessions.c.name == self._name
         drawn = connection.execute(
-            sa.update(sessions).where(here).values({number.name: number + 1}).returning(number)
+            sa.update(sessions).where(here).values(next_number=number + 1).returning(number)
         ).scalar()
         if drawn is None:  # the session was cleared meanwhile
             connection.execute(sa.insert(sessions), {"name": self._name})
-            return self._draw(connection, number)
+            return self._draw(connection)
         return int(drawn) - 1
 
     def _clock_in(self, connection: sa.Connection, *, for_update: bool = False) -> ClockState:

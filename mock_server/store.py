@@ -19,6 +19,7 @@ decode_prediction = msgspec.json.Decoder(Prediction).decode
 decode_asked = msgspec.json.Decoder(Asked).decode
 
 
+_FEW_NOTES = 20_000
 MOST_SESSIONS = 10_000
 """How many sessions a store keeps, beside the one of whoever names none."""
 
@@ -34,7 +35,7 @@ class Store(ClockShelf, Protocol):
     """Keeps predictions by id, together with what was asked, notes of other kinds, and the clock's state.
 
     All of that once per session: a store shows one, and gives the others. Notes are bytes by kind and key;
-    how they read is the business of whoever keeps them.
+    how they read is the business of whoever keeps them. One whose key is a prediction's id may go with it.
     Safe to call from several threads at once. Any call can raise StoreUnavailable.
     """
 
@@ -94,7 +95,7 @@ class Store(ClockShelf, Protocol):
         ...
 
     def append(self, kind: str, value: bytes, *, keep: int) -> str:
-        """Adds a note whose key is the next number of twelve digits; those beyond the newest `keep` go."""
+        """Adds a note whose key is a number of twelve digits, beyond its kind's last; `keep` of them stay."""
         ...
 
     def session(self, name: str) -> "Store":
@@ -216,6 +217,8 @@ class MemoryStore:
 
     def _remove(self, prediction_id: str) -> None:
         self._bytes -= len(self._records.pop(prediction_id)) + len(self._requests.pop(prediction_id))
+        for notes in self._notes.values():
+            notes.pop(prediction_id, None)
 
     def drop(self, prediction_id: str) -> bool:
         """Forgets a prediction. Its end stays behind for a while: going through all ends takes long."""
@@ -275,14 +278,18 @@ class MemoryStore:
     def change_note(
         self, kind: str, key: str, change: Callable[[bytes | None], bytes | None]
     ) -> bytes | None:
-        """Replaces a note."""
+        """Replaces a note. Beyond as many as predictions are kept, the first of its kind makes room."""
         with self._lock:
             notes = self._notes.setdefault(kind, {})
             value = change(notes.get(key))
             if value is None:
                 notes.pop(key, None)
             else:
+                # What was changed last is last, and what was not changed the longest makes room.
+                notes.pop(key, None)
                 notes[key] = value
+                if len(notes) > max(self._keep, _FEW_NOTES):
+                    del notes[next(iter(notes))]
             return value
 
     def append(self, kind: str, value: bytes, *, keep: int) -> str:

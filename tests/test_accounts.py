@@ -1,9 +1,12 @@
 """The account's level and credit."""
 
+import asyncio
+from pathlib import Path
+
 import httpx
 import pytest
 
-from conftest import Client
+from conftest import Client, MakeClient
 
 SUBMIT = "/api/v3/wavespeed-ai/flux-schnell-lora"
 
@@ -89,3 +92,35 @@ def test_who_has_no_credit_begins_nothing(client: Client) -> None:
 
 def test_a_level_that_there_is_not_is_refused(client: Client) -> None:
     assert client.post("/_mock/account", {"level": "platinum"}).status_code == 400
+
+
+@pytest.mark.parametrize("scenario", ["manual", "stuck"])
+def test_a_task_that_was_ended_by_hand_makes_room_for_the_next(client: Client, scenario: str) -> None:
+    level(client, "bronze")
+    for _ in range(2):
+        task = client.submit(scenario=scenario)
+        client.post(f"/_mock/predictions/{task}/advance", {"to": "completed"})
+    client.clock(advance="61s")
+    waiting = client.submit()
+    client.clock(advance="1m")
+    assert client.result(waiting)["status"] == "completed"
+
+
+def test_a_task_that_could_not_be_kept_is_not_paid_for(make_client: MakeClient) -> None:
+    client = make_client(keep=1)
+    client.submit(scenario="stuck")
+    assert submit(client).status_code == 503
+    assert client.get("/_mock/account").json()["data"]["balance"] == pytest.approx(999_999.99)
+
+
+def test_submits_at_once_share_a_minutes_images(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client(store=f"sqlite:///{tmp_path}/s.db")
+    level(client, "bronze")
+
+    async def crowd() -> list[int]:
+        answers = await asyncio.gather(
+            *(client.http.post(SUBMIT, json={"prompt": f"{number}"}) for number in range(12))
+        )
+        return [answer.status_code for answer in answers]
+
+    assert sorted(client.loop.run_until_complete(crowd())) == [200] * 2 + [429] * 10

@@ -7,7 +7,8 @@ import pytest
 
 from conftest import Client, MakeClient
 from mock_server.errors import Refusal
-from mock_server.scenarios import MAGIC_SEEDS, SCENARIOS, magic_in, read_scenario
+from mock_server.scenarios import MAGIC_SEEDS, SCENARIOS
+from mock_server.scripts import magic_in, read_scenario
 
 SUBMIT = "/api/v3/wavespeed-ai/flux-schnell-lora"
 TRAIN = "/api/v3/wavespeed-ai/flux-dev-lora-trainer"
@@ -182,6 +183,17 @@ def test_a_fault_can_be_part_of_a_scenario() -> None:
     assert (fault.kind, fault.on, fault.times, fault.retry_after) == ("503", "poll", 2, 1500)
 
 
+def test_the_fault_of_a_scenario_can_be_given_other_parameters() -> None:
+    fault = read_scenario("rate-limited; retry-after=5s; times=3", what="x").fault
+    assert fault is not None
+    assert (fault.kind, fault.retry_after, fault.times) == ("429", 5000, 3)
+
+
+def test_a_standing_scenario_is_checked_against_the_servers_own(make_client: MakeClient) -> None:
+    client = make_client(scenario="manual")
+    assert client.post("/_mock/scenario", {"scenario": "created=3s"}).status_code == 400
+
+
 def test_what_names_where_the_text_came_from() -> None:
     with pytest.raises(Refusal) as caught:
         read_scenario("bogus", what="the API key")
@@ -191,3 +203,8 @@ def test_what_names_where_the_text_came_from() -> None:
 def test_the_catalogue_tells_what_a_client_must_do(client: Client) -> None:
     told = client.get("/_mock/scenarios").json()["data"]
     assert [each["name"] for each in told["scenarios"] if each["advice"]] == list(SCENARIOS)
+
+
+def test_a_model_that_there_is_not_is_refused_by_the_control_plane(client: Client) -> None:
+    answer = client.post("/_mock/scenario", {"scenario": "slow", "model": "wavespeed-ai/flux-dev"})
+    assert (answer.status_code, "wavespeed-ai/flux-dev-lora" in answer.json()["message"]) == (400, True)

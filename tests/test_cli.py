@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from conftest import KEY, StartServer
+from mock_server.faults import KINDS
 from mock_server.scenarios import SCENARIOS
 
 SCHNELL = "/api/v3/wavespeed-ai/flux-schnell-lora"
@@ -39,7 +40,7 @@ def test_the_curl_line_carries_a_key_that_the_server_accepts(serve: StartServer)
 def test_the_banner_names_the_models_and_the_places_to_look(serve: StartServer) -> None:
     server = serve()
     banner = "\n".join(server.banner)
-    for path in ("/_mock/predictions", "/_mock/docs", "/docs"):
+    for path in ("/_mock/", "/docs"):
         assert f"{server.url}{path}" in banner
         assert httpx.get(server.url + path, follow_redirects=True).status_code == 200
     assert "wavespeed-ai/flux-dev-lora-trainer-turbo  v2 v3*" in banner
@@ -62,9 +63,23 @@ def test_it_leaves_no_files_behind(serve: StartServer, tmp_path: Path) -> None:
     data = httpx.post(server.url + SCHNELL, json={"prompt": "x"}, headers=KEY).json()["data"]
     output = httpx.get(data["urls"]["get"], headers=KEY).json()["data"]["outputs"][0]
     assert httpx.get(output).status_code == 200
-    assert list(tmp_path.glob("wavemock-*/*.png"))
+    assert list(tmp_path.glob("wavemock-*/outputs/*.png"))
     server.stop()
     assert not list(tmp_path.glob("wavemock-*"))
+
+
+def test_a_request_that_is_held_on_purpose_leaves_no_trace_at_the_end(serve: StartServer) -> None:
+    server = serve()
+    httpx.post(f"{server.url}/_mock/faults", json={"fault": "hang; on=submit"})
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        body = b'{"prompt": "x"}'
+        head = f"POST {SCHNELL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        while httpx.get(f"{server.url}/_mock/faults").json()["data"]["faults"]:
+            pass  # until it has struck
+        code, errors = server.stop()
+    assert (code, "Traceback" in errors) == (0, False), errors
 
 
 def test_a_held_request_does_not_hold_up_the_end(serve: StartServer) -> None:
@@ -90,7 +105,7 @@ def test_a_port_that_is_taken_is_one_line_and_code_2() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--scenario", "nope"], "there is no scenario 'nope'; there are: normal, instant"),
+        (["--scenario", "nope"], "--scenario: there is no 'nope'; there are: normal, instant"),
         (["--edition", "nope"], "there is no edition 'nope'; there are: current, flux-lora"),
         (["--openapi", "nowhere"], "nowhere: is not a directory of OpenAPI files"),
         (["--workers", "2"], "--workers: several processes need a store to share"),
@@ -124,9 +139,28 @@ def test_help_lists_every_flag() -> None:
     )
 
 
-def test_help_names_every_scenario() -> None:
-    text = re.sub(r"\s+", " ", wavemock("serve", "--help").stdout)
-    assert " ".join(SCENARIOS) == re.sub(r",| or", "", text.partition("names none: ")[2].partition(". ")[0])
+def test_a_command_lists_every_scenario_and_fault() -> None:
+    told = wavemock("scenarios").stdout
+    assert [name for name in (*SCENARIOS, *KINDS) if f"\n{name}" not in f"\n{told}"] == []
+
+
+def test_the_list_can_be_had_as_json() -> None:
+    told = json.loads(wavemock("scenarios", "--json").stdout)
+    assert [each["name"] for each in told["scenarios"]] == list(SCENARIOS)
+    assert [each["kind"] for each in told["faults"]] == list(KINDS)
+
+
+def test_the_address_is_written_into_a_file_for_whoever_waits_for_it(
+    serve: StartServer, tmp_path: Path
+) -> None:
+    server = serve("--ready-file", str(tmp_path / "ready"))
+    assert (tmp_path / "ready").read_text() == f"{server.url}\n"
+
+
+def test_without_magic_a_server_takes_inputs_as_they_are(serve: StartServer) -> None:
+    server = serve("--no-magic")
+    answer = httpx.post(server.url + SCHNELL, json={"prompt": "[[mock:rate-limited]]"}, headers=KEY)
+    assert answer.status_code == 200
 
 
 def test_help_needs_none_of_the_servers_libraries() -> None:

@@ -1,11 +1,16 @@
 """What is answered when the server itself is at fault, or the client has gone."""
 
+import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from conftest import KEY, Client, MakeClient
 from mock_server import handlers
+from mock_server.errors import StoreUnavailable
+from mock_server.sql_store import SqlStore
 
 POLL = "/api/v3/predictions/{}/result"
 
@@ -77,3 +82,76 @@ def test_a_mistyped_model_is_answered_with_the_nearest_one(client: Client) -> No
 def test_a_method_that_a_path_lacks_is_answered_with_those_that_it_has(client: Client) -> None:
     answer = client.get("/api/v3/wavespeed-ai/flux-dev-lora")
     assert (answer.status_code, answer.headers["Allow"], answer.json()["code"]) == (405, "POST", 405)
+
+
+def poll_until_the_store_fails(client: Client, prediction_id: str, fails: Callable[[str], None]) -> list[str]:
+    """The types of the messages that a poll is answered with; `fails` is called with each."""
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        fails(message["type"])
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": POLL.format(prediction_id),
+        "raw_path": b"",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in KEY.items()],
+        "scheme": "http",
+    }
+    client.loop.run_until_complete(client.app(scope, receive, send))
+    return sent
+
+
+def unavailable(*_: object, **__: object) -> Any:
+    raise StoreUnavailable("too many calls wait")
+
+
+def in_a_database(make_client: MakeClient, tmp_path: object, scenario: str) -> tuple[Client, str]:
+    client = make_client(store=f"sqlite:///{tmp_path}/s.db")
+    prediction_id = client.submit(scenario=scenario)
+    client.clock(speed=1000)
+    return client, prediction_id
+
+
+def test_an_answer_that_has_begun_is_cut_off_and_no_other_begins(
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, prediction_id = in_a_database(make_client, tmp_path, "instant; fault=slow; on=poll; seconds=60")
+    sent: list[str] = []
+
+    def fails(kind: str) -> None:
+        sent.append(kind)
+        if kind == "http.response.start":
+            monkeypatch.setattr(SqlStore, "clock_state", unavailable)
+
+    with pytest.raises(ConnectionError):
+        poll_until_the_store_fails(client, prediction_id, fails)
+    assert sent == ["http.response.start"]
+
+
+def test_an_answer_stands_although_it_cannot_be_noted(
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, prediction_id = in_a_database(make_client, tmp_path, "instant; fault=status; on=poll")
+
+    def fails(kind: str) -> None:
+        if kind == "http.response.body":
+            monkeypatch.setattr(SqlStore, "clock_state", unavailable)
+            monkeypatch.setattr(SqlStore, "append", unavailable)
+
+    sent = poll_until_the_store_fails(client, prediction_id, fails)
+    assert sent == ["http.response.start", "http.response.body"]

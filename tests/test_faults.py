@@ -1,6 +1,7 @@
 """When faults strike, and that they are seen."""
 
 import random
+from pathlib import Path
 
 import httpx
 import pytest
@@ -128,6 +129,43 @@ def test_all_faults_can_be_disarmed(client: Client) -> None:
 
 def test_a_fault_that_is_not_armed_cannot_be_disarmed(client: Client) -> None:
     assert client.request("DELETE", "/_mock/faults/000000000001").status_code == 404
+
+
+def test_a_fault_of_a_task_counts_for_the_task_wherever_it_strikes(client: Client) -> None:
+    task = client.submit(scenario="instant; fault=latency; seconds=0s; on=any")
+    client.result(task)
+    client.get(client.result(task)["outputs"][0])
+    struck = [each["fault"] for each in client.get("/_mock/requests").json()["data"]["requests"]]
+    assert [bool(each) for each in struck] == [True, False, False, False]
+
+
+def test_what_is_spent_makes_room_for_more(client: Client) -> None:
+    for _ in range(1000):
+        arm(client, "503; on=submit; for=1s")
+    client.clock(advance="2s")
+    assert client.post("/_mock/faults", {"fault": "503"}).status_code == 200
+
+
+def test_armed_faults_outlast_any_number_of_requests(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client(store=f"sqlite:///{tmp_path}/s.db", journal=5)
+    arm(client, "503; on=upload; times=always")
+    for _ in range(10):
+        submit(client)
+    arm(client, "502; on=upload")
+    assert len(client.get("/_mock/faults").json()["data"]["faults"]) == 2
+
+
+def test_a_poll_that_was_held_tells_what_is_true_when_it_is_answered(client: Client) -> None:
+    client.clock(resume=True, speed=10_000)
+    task = client.submit(scenario="polls; fault=latency; seconds=1h; on=poll; times=always")
+    told = [client.result(task) for _ in range(4)]
+    assert told[-1]["status"] == "completed"
+    assert told[-1]["executionTime"] >= 0
+
+
+@pytest.mark.parametrize("text", ["503; times=0", "503; times=-1", "503; seed=x"])
+def test_a_number_that_makes_no_sense_is_refused(client: Client, text: str) -> None:
+    assert client.post("/_mock/faults", {"fault": text}).status_code == 400
 
 
 def test_a_fault_that_cannot_be_is_refused(client: Client) -> None:

@@ -139,3 +139,26 @@ def test_the_plain_store_does_without_a_database() -> None:
     program = "import sys, mock_server.store; sys.exit('sqlalchemy' in sys.modules)"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+
+
+def test_there_are_never_many_more_notes_of_a_kind_than_predictions_may_be_kept() -> None:
+    store = MemoryStore(keep=1, keep_bytes=1 << 20)
+    for number in range(20_500):
+        store.change_note("a", f"{number:05d}", lambda _: b"x")
+    assert [store.notes("a")[0][0], len(store.notes("a"))] == ["00500", 20_000]
+
+
+def test_a_note_that_is_still_in_use_is_not_the_one_that_makes_room() -> None:
+    store = MemoryStore(keep=1, keep_bytes=1 << 20)
+    for number in range(20_500):
+        store.change_note("a", f"{number:05d}", lambda _: b"x")
+        store.change_note("a", "00000", lambda _: b"x")
+    assert store.note("a", "00000") == b"x"
+
+
+def test_the_notes_about_a_prediction_go_with_it() -> None:
+    store = MemoryStore(keep=10, keep_bytes=1 << 20)
+    fill(store, 1)
+    store.change_note("a", a_prediction(1).id, lambda _: b"x")
+    store.drop(a_prediction(1).id)
+    assert store.note("a", a_prediction(1).id) is None

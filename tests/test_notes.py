@@ -60,6 +60,14 @@ def test_of_appended_notes_the_newest_are_kept(store: Store) -> None:
     assert [value for _, value in store.notes("a")] == [b"3", b"4"]
 
 
+def test_what_is_appended_to_one_kind_takes_nothing_from_another(store: Store) -> None:
+    store.append("a", b"first", keep=3)
+    for _ in range(10):
+        store.append("b", b"x", keep=3)
+    store.append("a", b"second", keep=3)
+    assert [value for _, value in store.notes("a")] == [b"first", b"second"]
+
+
 def test_threads_never_append_under_the_same_key(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: store.append("a", b"x", keep=1000), range(200)))

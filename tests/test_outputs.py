@@ -11,6 +11,10 @@ import safetensors
 from PIL import Image, ImageChops, ImageStat
 
 from conftest import Client, MakeClient
+from mock_server.clock import SystemClock
+from mock_server.outputs import Outputs
+from mock_server.prediction import Asked, Event, Prediction, Status
+from mock_server.store import MemoryStore
 
 SMALL: dict[str, Any] = {"size": "512*512", "seed": 7}
 
@@ -212,6 +216,32 @@ def test_an_output_that_was_swept_away_is_made_again(make_client: MakeClient, tm
 def test_a_folder_that_cannot_be_written_is_503(make_client: MakeClient, tmp_path: Path) -> None:
     client = make_client()
     url = outputs(client, **SMALL)[0]
-    next(tmp_path.glob("outputs-*/outputs")).rmdir()
+    (tmp_path / "outputs-0" / "outputs").write_text("a file in its place")
     answer = client.get(url)
     assert (answer.status_code, answer.json()["code"]) == (503, 503)
+
+
+def test_a_poll_needs_no_folder(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client()
+    (tmp_path / "outputs-0" / "sessions").write_text("a file in its place")
+    prefix, model = "/_session/a/api/v3", "wavespeed-ai/flux-schnell-lora"
+    prediction_id = client.post(f"{prefix}/{model}", {"prompt": "x"}).json()["data"]["id"]
+    assert client.get(f"{prefix}/predictions/{prediction_id}/result").status_code == 200
+
+
+def test_an_output_is_kept_although_another_goes_while_there_is_tidied_up(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    prediction = Prediction(
+        id="0" * 32,
+        model="m",
+        edition="current",
+        version="v3",
+        scenario="instant",
+        created_at=1,
+        makes=("0.png",),
+        events=(Event(at=1, status=Status.COMPLETED, outputs=("0.png",), nsfw=(False,)),),
+    )
+    store = MemoryStore(keep=1, keep_bytes=1000)
+    store.add(prediction, Asked(received="{}"), now=1)
+    kept = Outputs(directory=tmp_path, store=store, clock=SystemClock(), make=lambda *_: b"picture")
+    assert kept.read(prediction.id, "0.png") == b"picture"

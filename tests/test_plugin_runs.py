@@ -217,6 +217,7 @@ def url_of_a_run_that_gets(how: signal.Signals, pytester: pytest.Pytester) -> st
         f"""
 def test_it(wavemock):
     Path("url").write_text(wavemock.server.url)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored from the start
     os.kill(os.getpid(), {int(how)})
     time.sleep(60)
 """,

@@ -135,7 +135,7 @@ def test_a_curl_command_of_the_readme_is_answered(on_8080: Server, command: str)
 
 
 def test_the_curl_commands_of_the_readme_are_found() -> None:
-    assert len(CURLS) == 26
+    assert len(CURLS) == 28
 
 
 def test_the_python_example_of_the_readme_runs(on_8080: Server, capsys: pytest.CaptureFixture[str]) -> None:

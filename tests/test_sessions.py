@@ -1,9 +1,13 @@
 """Sessions: worlds of their own on one server."""
 
+from pathlib import Path
+from typing import Any
+
 import httpx
 import pytest
 
 from conftest import Client, MakeClient
+from mock_server.desk import Desks
 
 SUBMIT = "/api/v3/wavespeed-ai/flux-schnell-lora"
 
@@ -104,3 +108,72 @@ def test_sessions_live_in_a_database_too(make_client: MakeClient, tmp_path: obje
     assert (health(client)["sessions"], health(client, "a")["running"]) == (["a", "b"], False)
     client.post("/_session/a/_mock/reset")
     assert health(client)["sessions"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/v3/balance", "/outputs/x", "/uploads/x", "/_mock/outputs/x"]
+)
+def test_a_request_without_a_key_begins_no_session(client: Client, path: str) -> None:
+    client.get(f"/_session/a{path}", headers={"Authorization": ""})
+    assert health(client)["sessions"] == []
+
+
+@pytest.mark.parametrize("path", ["/outputs/{}/0.png", "/uploads/{}.png"])
+def test_no_file_is_found_in_a_session_that_there_is_not(client: Client, path: str) -> None:
+    answer = client.get("/_session/a" + path.format("0" * 32))
+    assert (answer.status_code, answer.json()["message"]) == (404, "There is no session a.")
+
+
+def journal(client: Client, session: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"/_session/{session}/_mock/requests").json()["data"]["requests"]
+    return found
+
+
+def test_what_leads_nowhere_is_in_the_journal_of_a_session_that_there_is(client: Client) -> None:
+    submit(client, session="a")
+    client.get("/_session/a/nothing")
+    assert [each["status"] for each in journal(client, "a")] == [200, 404]
+
+
+def test_a_first_submit_that_is_refused_is_in_the_journal(client: Client) -> None:
+    client.post(f"/_session/a{SUBMIT}", {"prompt": 5})
+    assert [each["status"] for each in journal(client, "a")] == [400]
+
+
+def test_a_reset_removes_the_folder_of_the_session(client: Client, tmp_path: Path) -> None:
+    url = submit(client, key="ms_a").json()["data"]["urls"]["get"]
+    client.post("/_session/a/_mock/clock", {"advance": "1m"})
+    client.get(client.get(url).json()["data"]["outputs"][0])
+    folders = list(tmp_path.glob("*/sessions/*"))
+    client.post("/_session/a/_mock/reset")
+    assert ([each.name for each in folders], list(tmp_path.glob("*/sessions/*"))) == (["a"], [])
+
+
+def test_a_session_that_is_only_asked_has_no_folder(client: Client, tmp_path: Path) -> None:
+    submit(client, session="a")
+    assert list(tmp_path.glob("*/sessions")) == []
+
+
+def test_of_many_desks_those_asked_for_last_stay_at_hand() -> None:
+    def make(session: str) -> Any:
+        return f"desk {session}"
+
+    desks = Desks(make, most=2)
+    for each in "abac":
+        desks.named(each)
+    assert [desks.at_hand(each) is not None for each in ["", *"abc"]] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("key", ["ms_", "ms_..", "ms_a b", "ms_tests/test_x.py"])
+def test_a_key_that_names_no_session_is_refused(client: Client, key: str) -> None:
+    assert submit(client, key=key).status_code == 400
+
+
+def test_more_may_follow_the_session_in_a_key(client: Client) -> None:
+    submit(client, key="ms_a.and-more")
+    assert health(client)["sessions"] == ["a"]
+
+
+def test_a_session_by_itself_tells_where_its_page_is(client: Client) -> None:
+    answer = client.get("/_session/a")
+    assert (answer.status_code, "/_session/a/_mock/" in answer.json()["message"]) == (400, True)

@@ -270,7 +270,7 @@ def change_behind_its_back(file: Path, statement: str) -> None:
         connection.execute(statement)
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM wavemock", "DROP TABLE predictions"])
+@pytest.mark.parametrize("damage", ["DROP TABLE sessions", "DROP TABLE predictions"])
 def test_what_is_missing_later_makes_the_store_unavailable(filled: Path, damage: str) -> None:
     with opened(filled) as store:
         change_behind_its_back(filled, damage)

@@ -20,7 +20,7 @@ import pytest
 
 from mock_server.clock import ManualClock
 from mock_server.errors import StoreUnavailable
-from mock_server.faults import WEBHOOK, Fault, read_fault
+from mock_server.faults import read_fault
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.sql_store import SqlStore
 from mock_server.store import MemoryStore, Store
@@ -159,7 +159,7 @@ class Bench:
         """Accepts a prediction, and keeps the delivery that it asks for."""
         prediction = ended(number, url, fault=fault, ends_at=ends_at)
         self.store.add(prediction, Asked(received="{}"), now=START)
-        delivery = deliveries.scheduled(prediction, "http://mock.test")
+        delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault)
         if delivery is not None:
             deliveries.keep(self.store, delivery)
         return delivery
@@ -198,7 +198,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def planned(fault: str = "", **more: Any) -> Delivery:
-    delivery = deliveries.scheduled(ended(1, "http://127.0.0.1/", fault=fault, **more), "http://mock.test")
+    prediction = ended(1, "http://127.0.0.1/", fault=fault, **more)
+    delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault)
     assert delivery is not None
     return delivery
 
@@ -236,25 +237,17 @@ def test_a_fault_moves_the_date(fault: str, due: int | None) -> None:
     assert planned(fault).due == due
 
 
-def test_a_fault_of_another_place_means_nothing() -> None:
-    assert planned("latency; on=poll").fault == ""
+def test_another_end_is_reported_with_the_same_delay() -> None:
+    late = planned("late; seconds=5s")
+    moved = deliveries.rescheduled(late, ended(1, "http://127.0.0.1/", ends_at=END + 1000))
+    assert moved is not None
+    assert (moved.ended_at, moved.due) == (END + 1000, END + 6000)
 
 
-def test_a_fault_that_does_not_strike_means_nothing() -> None:
-    assert planned("lost; probability=0").state == "pending"
-    assert planned("lost; times=0").state == "pending"
-
-
-def test_predictions_are_lucky_one_by_one() -> None:
-    prediction = ended(1, "http://127.0.0.1/")
-    fault = Fault(kind="lost", on=WEBHOOK, times=None, probability=0.5)
-    states = set()
-    for number in range(20):
-        one = replace(prediction, id=hashlib.md5(bytes([number])).hexdigest(), fault=fault)
-        delivery = deliveries.scheduled(one, "")
-        assert delivery is not None
-        states.add(delivery.state)
-    assert states == {"lost", "pending"}
+def test_a_delivery_of_what_will_not_end_is_taken_back(store: Store) -> None:
+    deliveries.keep(store, planned())
+    deliveries.take_back(store, planned().prediction)
+    assert deliveries.find(store, planned().prediction) is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])

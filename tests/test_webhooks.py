@@ -254,6 +254,38 @@ def test_a_duplicate_comes_twice_with_one_id(bench: Bench, receiver: Receiver) -
     assert [got.headers["webhook-id"] for got in receiver.got] == [receiver.got[0].headers["webhook-id"]] * 2
 
 
+@pytest.mark.parametrize(("fault", "arrive"), [("duplicate; times=1", 3), ("lost; times=1", 1)])
+def test_an_armed_fault_strikes_the_next_webhook_and_no_other(
+    bench: Bench, receiver: Receiver, fault: str, arrive: int
+) -> None:
+    bench.control("faults", {"fault": fault})
+    for _ in range(2):
+        finish(bench, receiver)
+    assert len(receiver.got) == arrive
+
+
+def test_a_task_that_will_not_end_after_all_is_not_reported(bench: Bench, receiver: Receiver) -> None:
+    task = bench.accepted(query=f"?webhook={receiver.url}")
+    bench.control(f"predictions/{task}/advance", {"to": "processing"})
+    bench.control("clock", {"advance": "1h"})
+    assert (receiver.got, bench.control("webhooks")["webhooks"]) == ([], [])
+
+
+def test_a_webhook_does_not_get_into_the_control_plane(bench: Bench) -> None:
+    bench.accepted(query=f"?webhook={bench.url}/_mock/reset", headers={"X-Mock-Scenario": "instant"})
+    bench.control("clock", {"advance": "1m"})
+    attempts = bench.control("webhooks")["webhooks"][0]["attempts"]
+    assert {each["status"] for each in attempts} == {403}
+
+
+@pytest.mark.parametrize("fault", ["lost; probability=0", "latency; on=poll"])
+def test_a_fault_that_does_not_strike_a_webhook_means_nothing_to_it(
+    bench: Bench, receiver: Receiver, fault: str
+) -> None:
+    finish(bench, receiver, f"normal; fault={fault}")
+    assert len(receiver.got) == 1
+
+
 @drives("late")
 def test_a_late_one_comes_when_it_is_due(bench: Bench, receiver: Receiver) -> None:
     bench.accepted(

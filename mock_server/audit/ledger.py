@@ -104,18 +104,17 @@ def _row(
     asked = [each.entry for each in trail.polls] + ([submit] if submit else [])
     created_at = trail.prediction.created_at if trail.prediction else 0
     outputs = len(trail.prediction.makes) if trail.prediction else 0
+    took = any(each.entry.status in {200, 206} and each.entry.method == "GET" for each in trail.outputs)
     return Row(
         prediction=trail.id,
         model=model,
         at=submit.at if submit else created_at,
         key=submit.key if submit else "",
-        price=round(price(model) * (outputs or 1), 6),
+        price=submit.charged if submit and submit.charged else round(price(model) * (outputs or 1), 6),
         status=status_of(trail.prediction, now),
         duplicate_of=duplicate_of,
-        fetched=trail.id in delivered or any(tells_end(each) for each in asked),
-        outputs_fetched=any(
-            each.entry.status in {200, 206} and each.entry.method == "GET" for each in trail.outputs
-        ),
+        fetched=took or trail.id in delivered or any(tells_end(each) for each in asked),
+        outputs_fetched=took,
         answer_lost=submit is not None and answer_lost(submit),
     )
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 from mock_server import accounts, journal
+from mock_server.catalog import Catalog
 from mock_server.choosing import HEADER, QUERY, stand, stand_down, standing
 from mock_server.desk import Call, Desk, timestamp
 from mock_server.errors import Refusal
 from mock_server.faulting import arm, armed, disarm
 from mock_server.faults import KINDS, read_fault, text_of
+from mock_server.grammar import choice
 from mock_server.scenarios import SCENARIOS
 
 
@@ -53,9 +55,12 @@ def read_standing(desk: Desk, _call: Call) -> dict[str, Any]:
     }
 
 
-def set_standing(desk: Desk, call: Call) -> dict[str, Any]:
-    """Sets it, for all models or for one."""
+def set_standing(catalog: Catalog, desk: Desk, call: Call) -> dict[str, Any]:
+    """Sets it, for all models or for one. Raises Refusal 400 for a model that there is not."""
     given = call.given
+    models = {each.model: each for edition in catalog.values() for each in edition.contracts.values()}
+    if model := given.get("model"):
+        choice(model, models, what="model")
     stand(desk, scenario=given["scenario"], model=given.get("model", ""), times=given.get("times"))
     return read_standing(desk, call)
 

@@ -1,6 +1,7 @@
 """Looks inside predictions, and moves them on."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mock_server.backend import seed_of
@@ -101,19 +102,23 @@ def advance(desk: Desk, call: Call) -> dict[str, Any]:
     to, error = Status(call.given["to"]), call.given.get("error", "")
     if error and to is not Status.FAILED:
         raise Refusal(400, "error: only what fails has one.")
-    prediction = desk.store.get(prediction_id)
-    if prediction is None:
-        raise Refusal(404, f"There is no prediction {prediction_id[:80]!r}.")
-    stands = prediction.seen_at(desk.clock.now())[-1].status
-    if stands.final or (to is Status.PROCESSING and stands is Status.PROCESSING):
-        raise Refusal(409, f"The prediction is {stands} already.")
-    events = [Event(at=0, status=Status.PROCESSING)] if stands is Status.CREATED else []
-    if to is Status.FAILED:
-        events.append(
-            Event(at=0, status=to, error=error or "Failed by the control plane (simulated failure).")
-        )
-    elif to is Status.COMPLETED:
-        flags = tuple(False for _ in prediction.makes)
-        events.append(Event(at=0, status=to, outputs=prediction.makes, nsfw=flags))
-    move(desk, prediction_id, tuple(events), base_url(desk, call.scope))
+
+    def plan(current: Prediction) -> tuple[Event, ...]:
+        stands = current.seen_at(desk.clock.now())[-1].status
+        if stands.final or to is stands:
+            raise Refusal(409, f"The prediction is {stands} already.")
+        return tuple(_way(current, stands, to, error))
+
+    move(desk, prediction_id, plan, base_url(desk, call.scope))
     return show(desk, call)
+
+
+def _way(prediction: Prediction, stands: Status, to: Status, error: str) -> Iterator[Event]:
+    """The events, without dates, that lead from one status to a later one."""
+    if stands is Status.CREATED:
+        yield Event(at=0, status=Status.PROCESSING)
+    if to is Status.FAILED:
+        yield Event(at=0, status=to, error=error or "Failed by the control plane (simulated failure).")
+    if to is Status.COMPLETED:
+        flags = tuple(False for _ in prediction.makes)
+        yield Event(at=0, status=to, outputs=prediction.makes, nsfw=flags)

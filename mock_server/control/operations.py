@@ -2,11 +2,14 @@
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from starlette.concurrency import run_in_threadpool
 
 from mock_server.catalog import Catalog, bundled_directory, read_document
 from mock_server.choosing import standing
@@ -19,6 +22,9 @@ from mock_server.middleware import Operation
 from mock_server.scenarios import SCENARIOS
 from mock_server.validation import compile_rules, query_parameters
 from mock_server.webhooks.courier import Courier
+
+_LONG = frozenset({"audit", "ledger", "list-webhooks"})
+"""What goes through all that a session holds, which can take seconds."""
 
 
 def document() -> dict[str, Any]:
@@ -39,7 +45,7 @@ def operations(desks: Desks, catalog: Catalog, courier: Courier) -> dict[str, Op
         "set-clock": partial(time.change, courier),
         "list-scenarios": bench.list_scenarios,
         "read-scenario": bench.read_standing,
-        "set-scenario": bench.set_standing,
+        "set-scenario": partial(bench.set_standing, catalog),
         "unset-scenario": bench.unset_standing,
         "list-faults": bench.list_faults,
         "arm-fault": bench.arm_fault,
@@ -57,13 +63,14 @@ def operations(desks: Desks, catalog: Catalog, courier: Courier) -> dict[str, Op
     found = {}
     for item in document()["paths"].values():
         for operation in item.values():
+            name = operation["operationId"]
             parameters = tuple(query_parameters(operation))
             schema = (
                 operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             )
             query = {"type": "object", "properties": {each.name: each.schema for each in parameters}}
-            found[operation["operationId"]] = Operation(
-                handler=partial(_answer, handlers[operation["operationId"]]),
+            found[name] = Operation(
+                handler=partial(_answer, handlers[name], name in _LONG),
                 body=compile_rules(schema) if schema else None,
                 parameters=parameters,
                 query=compile_rules(query) if parameters else None,
@@ -71,11 +78,18 @@ def operations(desks: Desks, catalog: Catalog, courier: Courier) -> dict[str, Op
     return found
 
 
-async def _answer(handler: Callable[[Desk, Call], Any], desk: Desk, call: Call) -> Answer:
-    waits = inspect.iscoroutinefunction(handler.func if isinstance(handler, partial) else handler)
-    data = await handler(desk, call) if waits else await desk.run(handler, desk, call)
+async def _answer(handler: Callable[[Desk, Call], Any], long: bool, desk: Desk, call: Call) -> Answer:
+    if inspect.iscoroutinefunction(handler.func if isinstance(handler, partial) else handler):
+        # A move of the clock can have a great deal to tell.
+        body = await run_in_threadpool(_body, await handler(desk, call))
+    else:
+        body = await (run_in_threadpool if long else desk.run)(lambda: _body(handler(desk, call)))
+    return Answer(body=body)
+
+
+def _body(data: Any) -> bytes:
     # Not msgspec: a received body may hold integers beyond 64 bits.
-    return Answer(body=json.dumps({"code": 200, "message": "success", "data": data}).encode())
+    return json.dumps({"code": 200, "message": "success", "data": data}).encode()
 
 
 def _health(catalog: Catalog, desks: Desks, desk: Desk, _call: Call) -> dict[str, Any]:
@@ -83,7 +97,7 @@ def _health(catalog: Catalog, desks: Desks, desk: Desk, _call: Call) -> dict[str
         "status": "ok",
         "version": version("wavemock"),
         "session": desk.session,
-        "sessions": desks.named("").store.sessions(),
+        "sessions": desks.root.store.sessions(),
         "now": timestamp(desk.clock.now()),
         "running": desk.clock.speed() > 0,
         "armed": [text_of(each.fault) for _, each in armed(desk)],
@@ -100,12 +114,23 @@ def _health(catalog: Catalog, desks: Desks, desk: Desk, _call: Call) -> dict[str
     }
 
 
-def _reset(desks: Desks, desk: Desk, _call: Call) -> dict[str, Any]:
+async def _reset(desks: Desks, desk: Desk, _call: Call) -> dict[str, Any]:
+    forgotten: int = await desk.run(_forget, desks, desk)
+    await run_in_threadpool(_remove_files, desk)
+    return {"forgotten": forgotten}
+
+
+def _forget(desks: Desks, desk: Desk) -> int:
     forgotten = desk.store.count()
     desk.store.clear()
+    desks.forget(desk.session)
+    return forgotten
+
+
+def _remove_files(desk: Desk) -> None:
     # With --seed the same ids come again, for other requests.
     desk.outputs.clear()
     desk.uploads.clear()
     if desk.session:
-        desks.forget(desk.session)
-    return {"forgotten": forgotten}
+        # Its own folder. One that stays does no harm, now that nothing is in it.
+        shutil.rmtree(desk.outputs.directory.parent, ignore_errors=True)

@@ -1,6 +1,5 @@
 """What the client did: the ledger and the audit."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from mock_server import journal
@@ -11,7 +10,7 @@ from mock_server.desk import Call, Desk
 from mock_server.prediction import Prediction
 from mock_server.webhooks import deliveries
 
-_PAGE = 1000
+_ALL = 1 << 40
 
 
 def show_audit(desk: Desk, _call: Call) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def show_audit(desk: Desk, _call: Call) -> dict[str, Any]:
     entries = journal.read(desk.store)
     found = audit(
         entries,
-        list(predictions(desk)),
+        predictions(desk),
         now=desk.clock.now(),
         root_edition=desk.root_edition,
         delivered=delivered(desk),
@@ -36,7 +35,7 @@ def show_ledger(catalog: Catalog, desk: Desk, _call: Call) -> dict[str, Any]:
     }
     found = ledger(
         journal.read(desk.store),
-        list(predictions(desk)),
+        predictions(desk),
         now=desk.clock.now(),
         price=lambda model: prices.get(model, 0.0),
         delivered=delivered(desk),
@@ -44,14 +43,16 @@ def show_ledger(catalog: Catalog, desk: Desk, _call: Call) -> dict[str, Any]:
     return ledger_json(found)
 
 
-def predictions(desk: Desk) -> Iterator[Prediction]:
+def predictions(desk: Desk) -> list[Prediction]:
     """Every prediction of the session, newest first."""
-    before = None
-    while page := desk.store.newest(limit=_PAGE, before=before):
-        yield from page
-        before = page[-1].id
+    # At once: what a page ended with may be gone when the next one is asked for.
+    return desk.store.newest(limit=_ALL)
 
 
 def delivered(desk: Desk) -> set[str]:
-    """The predictions whose webhook has arrived."""
-    return {each.prediction for each in deliveries.all_of(desk.store) if each.state == "delivered"}
+    """The predictions whose webhook has arrived, whatever became of further copies of it."""
+    return {
+        each.prediction
+        for each in deliveries.all_of(desk.store)
+        if any(200 <= attempt.status < 300 for attempt in each.attempts)
+    }

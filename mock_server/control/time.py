@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
+
 from mock_server import accounts
 from mock_server.control.review import predictions
 from mock_server.desk import Call, Desk, timestamp
@@ -38,8 +40,8 @@ async def change(courier: Courier, desk: Desk, call: Call) -> dict[str, Any]:
         await advance(desk, courier, milliseconds(wanted["advance"]))
     if "resume" in wanted:
         await desk.run(desk.clock.resume)
-    told: dict[str, Any] = await desk.run(_told, desk, call, before)
-    return told
+    # In a thread whatever the store is: there may be a hundred thousand predictions to go through.
+    return await run_in_threadpool(_told, desk, call, before)
 
 
 def _told(desk: Desk, call: Call, before: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from mock_server.handlers import report, task_object
 from mock_server.outputs import url_of
 from mock_server.prediction import Event, Prediction, Status
 
-_KEPT = 7 * 86_400_000
 _CHUNK = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(
@@ -45,7 +44,7 @@ def _page(desk: Desk, call: Call, wanted: Mapping[str, Any], *, inputs: bool) ->
 
 def _matching(desk: Desk, wanted: Mapping[str, Any], now: int) -> Iterator[Prediction]:
     """The predictions that are asked for, newest first."""
-    since = max(now - _KEPT + 1, moment(wanted["created_after"]) if "created_after" in wanted else 0)
+    since = max(now - desk.retention + 1, moment(wanted["created_after"]) if "created_after" in wanted else 0)
     until = moment(wanted["created_before"]) if "created_before" in wanted else now + 1
     model, status = wanted.get("model"), wanted.get("status")
     for each in _newest(desk):

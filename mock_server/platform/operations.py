@@ -66,5 +66,5 @@ async def _answer(place: str, work: Work, desk: Desk, call: Call) -> Answer:
         # Not msgspec: a received body may hold integers beyond 64 bits.
         return Answer(body=json.dumps({"code": 200, "message": "success", "data": data}).encode())
 
-    fault = await desk.run(struck, desk, place, None, "")
+    fault = await desk.run(struck, desk, place)
     return await under(fault, desk, call, found)

@@ -60,7 +60,7 @@ async def take_form(limit: int, desk: Desk, call: Call) -> Answer:
 
     try:
         visit.size = await write(part, form.content(call.scope, call.receive, limit=limit))
-        fault = await desk.run(struck, desk, UPLOAD, None, "")
+        fault = await desk.run(struck, desk, UPLOAD)
         return await under(fault, desk, call, work)
     finally:
         part.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ async def _take(desk: Desk, uploads: Uploads, upload: Upload, call: Call, send: 
 
     try:
         visit.size = await write(part, pieces(scope, call.receive, limit=upload.size))
-        fault = await desk.run(struck, desk, UPLOAD, None, "")
+        fault = await desk.run(struck, desk, UPLOAD)
         answer = await under(fault, desk, call, work)
     finally:
         part.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ async def _take(desk: Desk, uploads: Uploads, upload: Upload, call: Call, send: 
 async def _give(desk: Desk, uploads: Uploads, upload: Upload, call: Call, send: Send) -> None:
     if upload.at is None:
         raise Refusal(404, "This upload was announced, and has not been sent.")
-    check_retention(desk, upload.at)
+    await desk.run(check_retention, desk, upload.at)
     path = uploads.path_of(upload)
     try:
         content = await run_in_threadpool(path.read_bytes)
@@ -125,7 +125,7 @@ async def _give(desk: Desk, uploads: Uploads, upload: Upload, call: Call, send: 
         raise Refusal(404, "There is no such upload any more.") from error
     except OSError as error:
         raise StoreUnavailable(f"an upload cannot be read: {error.strerror}") from error
-    fault = await desk.run(struck, desk, OUTPUT, None, "")
+    fault = await desk.run(struck, desk, OUTPUT)
     # What a browser would show can only be what its first bytes are; anything else is for saving.
     shown = upload.media != OCTETS and not upload.media.startswith("application/")
     safely = send if shown else partial(_as_attachment, send, upload.name)

@@ -85,7 +85,7 @@ async def run_due(courier: Courier, office: Office, *, until: int) -> list[Deliv
             attempt = await send(courier, office, taken, prediction)
         except BaseException:
             with contextlib.suppress(StoreUnavailable):
-                deliveries.give_back(office.store, taken.prediction)
+                await courier.run(deliveries.give_back, office.store, taken.prediction)
             raise
         settled = await courier.run(deliveries.settle, office.store, taken, attempt)
         if settled is not None:
@@ -100,7 +100,7 @@ def _take(store: Store, delivery: Delivery, now: int, until: int) -> Delivery | 
 def _ended(store: Store, delivery: Delivery) -> Prediction | None:
     """The prediction, if it has ended when the delivery is due; if not, the delivery is moved, or goes."""
     prediction = store.get(delivery.prediction)
-    again = deliveries.scheduled(prediction, delivery.base) if prediction else None
+    again = deliveries.rescheduled(delivery, prediction) if prediction else None
     if again is None or delivery.due is None:
         deliveries.forget(store, delivery.prediction)
         return None
@@ -113,7 +113,7 @@ def _ended(store: Store, delivery: Delivery) -> Prediction | None:
 
 async def send(courier: Courier, office: Office, delivery: Delivery, prediction: Prediction) -> Attempt:
     """One request, dated when the delivery is due. Whatever goes wrong is told in the attempt."""
-    at = office.now() if delivery.due is None else delivery.due
+    at: int = await courier.run(office.now) if delivery.due is None else delivery.due
     timestamp = deliveries.timestamp_of(delivery, at)
     secret = deliveries.key_of(delivery, await courier.run(office.secret))
     headers: dict[str, str] = {}

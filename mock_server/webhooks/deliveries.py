@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from mock_server.faults import WEBHOOK, Fault
-from mock_server.prediction import Prediction, luck_of
+from mock_server.faults import Fault
+from mock_server.prediction import Prediction
 from mock_server.store import Store
 
 KIND = "delivery"
@@ -75,12 +75,14 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Delivery).decode
 
 
-def scheduled(prediction: Prediction, base: str) -> Delivery | None:
-    """The delivery that a prediction asks for; None where it asks for none, or no end is in sight."""
+def scheduled(prediction: Prediction, base: str, fault: Fault | None = None) -> Delivery | None:
+    """The delivery that a prediction asks for; None where it asks for none, or no end is in sight.
+
+    `fault` is what goes wrong with it.
+    """
     ended_at = prediction.ends_at
     if not prediction.webhook or ended_at is None:
         return None
-    fault = _fault(prediction)
     kind = fault.kind if fault else ""
     delay = fault.span if fault and kind == "late" else _HOLD if kind == "out-of-order" else 0
     return Delivery(
@@ -97,12 +99,13 @@ def scheduled(prediction: Prediction, base: str) -> Delivery | None:
     )
 
 
-def _fault(prediction: Prediction) -> Fault | None:
-    fault = prediction.fault
-    if fault is None or not fault.meets(WEBHOOK):
+def rescheduled(delivery: Delivery, prediction: Prediction) -> Delivery | None:
+    """The same for another end of the prediction, with the same delay; None where no end is in sight."""
+    ended_at = prediction.ends_at
+    if ended_at is None:
         return None
-    # A prediction has one webhook: its own luck decides, and where it counts, this is the first time.
-    return fault if fault.strikes(0 if fault.times is not None else luck_of(prediction.id)) else None
+    due = None if delivery.due is None else delivery.due + ended_at - delivery.ended_at
+    return replace(delivery, ended_at=ended_at, due=due)
 
 
 def timestamp_of(delivery: Delivery, at: int) -> int:
@@ -140,6 +143,11 @@ def redelivered(delivery: Delivery, now: int) -> Delivery:
 def keep(store: Store, delivery: Delivery) -> None:
     """Keeps a delivery in place of the one of the same prediction, unless that has been tried already."""
     _change(store, delivery.prediction, lambda before: delivery if _untouched(before) else before)
+
+
+def take_back(store: Store, prediction_id: str) -> None:
+    """Drops the delivery of a prediction that will not end, unless that has been tried already."""
+    _change(store, prediction_id, lambda before: None if _untouched(before) else before)
 
 
 def _untouched(delivery: Delivery | None) -> bool:
