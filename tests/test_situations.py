@@ -4,11 +4,14 @@ The clock of each test's session runs a thousand times as fast as the machine's.
 """
 
 import io
+import re
+import socket
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from bench import Bench
+from bench import SCHNELL, Bench
 from PIL import Image
 
 from conftest import Server
@@ -201,6 +204,32 @@ def test_a_200_that_says_401_is_no_success_for_the_sdk(bench: Bench) -> None:
 def test_a_poll_that_is_reset_is_tried_again(bench: Bench) -> None:
     assert bench.run()
     assert [each["status"] for each in bench.journal("poll")][:2] == [0, 200]
+
+
+def raw(bench: Bench) -> socket.socket:
+    """A connection on which a submit has been sent."""
+    address = urlsplit(bench.server)
+    connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
+    body = b'{"prompt": "x"}'
+    head = f"POST /_session/{bench.name}/api/v3/{SCHNELL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_a_reset_is_a_reset_and_no_close(bench: Bench) -> None:
+    bench.control("faults", {"fault": "reset; on=submit"})
+    with raw(bench) as connection, pytest.raises(ConnectionResetError):
+        connection.recv(1)
+
+
+def test_half_an_answer_promises_the_whole_and_then_ends(bench: Bench) -> None:
+    bench.control("faults", {"fault": "truncate; on=submit"})
+    with raw(bench) as connection, connection.makefile("rb") as told:
+        head, _, body = told.read().partition(b"\r\n\r\n")
+    promised = re.search(rb"content-length: ([0-9]+)", head)
+    assert promised is not None
+    assert 0 < len(body) < int(promised[1])
 
 
 @drives("hanging", "hang")
