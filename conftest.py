@@ -1,6 +1,9 @@
 """What tests of the mock stand on: the application in this process, and servers on real ports."""
 
 import asyncio
+import functools
+import hashlib
+import json
 import os
 import re
 import signal
@@ -14,9 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+from connexion.spec import OpenAPISpecification
 from starlette.types import ASGIApp
 
-from mock_server.app import Settings, create_app
+from mock_server.app import Settings, create_app, read_contracts
+from mock_server.catalog import Catalog
 from mock_server.sql_store import SqlStore
 from mock_server.store import MemoryStore, Store
 
@@ -68,6 +73,28 @@ class Client:
 MakeClient = Callable[..., Client]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _each_document_is_checked_once() -> Iterator[None]:
+    """Connexion checks every document of every application, which is most of what making one takes."""
+    known = set()
+    check: Any = OpenAPISpecification._validate_spec
+
+    def once(document: Any) -> None:
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
+        if digest not in known:
+            check(document)
+            known.add(digest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenAPISpecification, "_validate_spec", staticmethod(once))
+        yield
+
+
+@functools.cache
+def _contracts(unknown_fields: str) -> Catalog:
+    return read_contracts(Settings(data=Path(), unknown_fields=unknown_fields))
+
+
 @pytest.fixture
 def make_client(tmp_path: Path) -> Iterator[MakeClient]:
     """Makes a client of a new application from settings."""
@@ -77,7 +104,8 @@ def make_client(tmp_path: Path) -> Iterator[MakeClient]:
     def make(**settings: Any) -> Client:
         data = tmp_path / f"outputs-{len(clients)}"
         data.mkdir()
-        app = create_app(Settings(data=data, **settings))
+        made = Settings(data=data, **settings)
+        app = create_app(made, None if made.openapi else _contracts(made.unknown_fields))
         transport = httpx.ASGITransport(app)
         http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers=KEY)
         clients.append(http)

@@ -4,7 +4,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _LONG = frozenset({"audit", "ledger", "list-webhooks"})
 """What goes through all that a session holds, which can take seconds."""
 
 
+@cache
 def document() -> dict[str, Any]:
     """The control plane's own OpenAPI document, with references resolved."""
     library = Library(fallback=bundled_directory(), files={})
