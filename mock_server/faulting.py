@@ -128,7 +128,7 @@ async def under(fault: Fault | None, desk: Desk, call: Call, work: Callable[[], 
     visit = visit_of(call.scope)
     if fault.after_commit:
         await work()  # and if that is refused, there is no answer to lose
-        visit.fault, visit.told = text_of(fault), ""
+        visit.fault = text_of(fault)
         return _instead(fault)
     visit.fault = text_of(fault)
     if fault.kind == "latency":

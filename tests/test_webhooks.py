@@ -44,6 +44,7 @@ class Receiver:
     got: list[Got] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     location: str = ""
+    asks: Callable[[], None] | None = None
 
 
 @pytest.fixture
@@ -54,6 +55,8 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             made.got.append(Got(headers=self.headers, body=body))
+            if made.asks is not None:
+                made.asks()
             self.send_response(made.answers.pop(0) if made.answers else 200)
             if made.location:
                 self.send_header("Location", made.location)
@@ -137,6 +140,13 @@ def test_a_report_is_dated_when_the_task_ended_and_not_when_the_clock_was_moved(
     ended = bench.control("webhooks")["webhooks"][0]["ended_at"]
     assert before > ended
     assert abs(sent - _seconds(ended)) <= 1
+
+
+def test_a_receiver_that_asks_back_sees_the_time_of_the_report(bench: Bench, receiver: Receiver) -> None:
+    seen: list[str] = []
+    receiver.asks = lambda: seen.append(bench.control("clock")["now"])
+    finish(bench, receiver, "created=1s; processing=9s")
+    assert seen == [bench.control("webhooks")["webhooks"][0]["ended_at"]]
 
 
 def _seconds(text: str) -> float:
