@@ -31,10 +31,10 @@ from mock_server.middleware import (
     CONTROL_PREFIX,
     ErrorMiddleware,
     FrontMiddleware,
-    Operation,
     OperationsMiddleware,
     endpoint,
 )
+from mock_server.operation import Operation
 from mock_server.outputs import PATH as OUTPUTS_PATH
 from mock_server.outputs import Outputs
 from mock_server.platform import operations as platform

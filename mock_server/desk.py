@@ -1,6 +1,7 @@
 """What operations work with: the parts of one session, a request that has been understood, and an answer."""
 
 import asyncio
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -66,6 +67,12 @@ class Answer:
     status: int = 200
     media_type: bytes = b"application/json"
     manner: Manner | None = None
+
+
+def success(data: Any) -> Answer:
+    """The envelope around what an operation beside the pages tells."""
+    # Not msgspec: a received body may hold integers beyond 64 bits.
+    return Answer(body=json.dumps({"code": 200, "message": "success", "data": data}).encode())
 
 
 @dataclass(slots=True, kw_only=True)

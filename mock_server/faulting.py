@@ -145,8 +145,8 @@ _INSTEAD = {"429", "500", "502", "503", "504", "code-401", "reset", "hang"}
 def _instead(fault: Fault) -> Answer:
     if fault.kind.isdigit():
         status = int(fault.kind)
-        wait = _RETRY_AFTER.get(status) if fault.retry_after is None else fault.retry_after
-        headers = {} if wait is None else {"Retry-After": str(math.ceil(wait / 1000))}
+        pause = _RETRY_AFTER.get(status) if fault.retry_after is None else fault.retry_after
+        headers = {} if pause is None else {"Retry-After": str(math.ceil(pause / 1000))}
         raise Refusal(status, _MESSAGES[status], headers=headers)
     if fault.kind == "code-401":
         return Answer(body=_encode({"code": 401, "message": "The key is not valid (simulated)."}))

@@ -217,16 +217,20 @@ async def _tell(desk: Desk, scope: Scope, visit: Visit, prediction: Prediction |
     if visit.fault:  # which may have taken its time
         now, prediction = await desk.run(_look, desk, scope["path_params"]["id"])
     if prediction is None:
-        prediction_id = scope["path_params"]["id"]
-        raise Refusal(
-            404, f"There is no prediction {prediction_id[:80]!r}; it may have been one of another run."
-        )
+        raise unknown(scope["path_params"]["id"])
     base = base_url(desk, scope)
     if prediction.steps:
         now, prediction = await desk.run(_moved_by_poll, desk, prediction, base)
     events = prediction.seen_at(now)
     visit.told = events[-1].status
     return Answer(body=await _envelope(desk, prediction, events, base))
+
+
+def unknown(prediction_id: str) -> Refusal:
+    """What is said of a prediction that there is not."""
+    return Refusal(
+        404, f"There is no prediction {prediction_id[:80]!r}; it may have been one of another run."
+    )
 
 
 def _moved_by_poll(desk: Desk, prediction: Prediction, base: str) -> tuple[int, Prediction]:

@@ -4,8 +4,7 @@ import asyncio
 import difflib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from connexion.exceptions import ProblemException
@@ -21,10 +20,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mock_server.answering import END_CONNECTION, end_connection, send_answer, send_in_a_manner
 from mock_server.auth import check_key, guard_control
 from mock_server.body import ClientGone, check_media_type, read_body
-from mock_server.desk import Answer, Call, Desk, Desks, visit_of
+from mock_server.desk import Answer, Call, Desks, visit_of
 from mock_server.errors import Refusal, StoreUnavailable, envelope
 from mock_server.journal import digest
-from mock_server.validation import Parameter, Rules, ask, check_query
+from mock_server.operation import Operation
+from mock_server.validation import ask, check_query
 
 CONTROL_PREFIX = "/_mock"
 """Below which the control plane answers."""
@@ -33,21 +33,6 @@ CONTROL_PREFIX = "/_mock"
 _LARGE_BODY = 1024 * 1024
 _LONGEST_NOTED = 2000
 _log = logging.getLogger("wavemock")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """What an operation of a document does, and what its requests have to keep to.
-
-    `body` are the rules of its JSON body, None where it takes none. `place` is where it stands among those
-    that faults and the journal tell apart.
-    """
-
-    handler: Callable[[Desk, Call], Awaitable[Answer]]
-    place: str = "other"
-    body: Rules | None = None
-    parameters: tuple[Parameter, ...] = ()
-    query: Rules | None = None
 
 
 class _ServedOperation:

@@ -5,10 +5,11 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mock_server.answering import send_answer
 from mock_server.auth import bearer_key
 from mock_server.body import header
 from mock_server.clock import SystemClock
-from mock_server.desk import SESSION_NAME, SESSION_PREFIX, Desk, Desks, Visit, visit_of
+from mock_server.desk import SESSION_NAME, SESSION_PREFIX, Answer, Desk, Desks, Visit, visit_of
 from mock_server.errors import StoreUnavailable, envelope
 from mock_server.journal import Entry, fingerprint, without_keys, write
 
@@ -57,9 +58,7 @@ class SessionMiddleware:
             key = bearer_key(scope)
             name = key.removeprefix(KEY).partition(b".")[0].decode("latin-1") if key.startswith(KEY) else ""
             if key.startswith(KEY) and not SESSION_NAME.fullmatch(name):
-                await _refuse(
-                    send, f"The key {KEY.decode()}NAME names a session, and this is no name. {_A_NAME}"
-                )
+                await _refuse(send, f"The key ms_NAME names a session, and this is no name. {_A_NAME}")
                 return
             visit.session = name
         if not path:
@@ -156,7 +155,4 @@ def _entry(visit: Visit, scope: Scope, *, at: int, ended: int, retry_after: byte
 
 
 async def _refuse(send: Send, message: str) -> None:
-    body = envelope(400, message)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_answer(send, Answer(body=envelope(400, message), status=400))

@@ -1,7 +1,6 @@
 """The control plane: its document, its operations, health and reset."""
 
 import inspect
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -14,13 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from mock_server.catalog import Catalog, bundled_directory, read_document
 from mock_server.choosing import standing
 from mock_server.control import bench, inside, post, review, time
-from mock_server.desk import Answer, Call, Desk, Desks, timestamp
+from mock_server.desk import Answer, Call, Desk, Desks, success, timestamp
 from mock_server.documents import Library, plain
 from mock_server.faulting import armed
 from mock_server.faults import text_of
-from mock_server.middleware import Operation
+from mock_server.operation import Operation, operation_of
 from mock_server.scenarios import SCENARIOS
-from mock_server.validation import compile_rules, query_parameters
 from mock_server.webhooks.courier import Courier
 
 _LONG = frozenset({"audit", "ledger", "list-webhooks"})
@@ -65,32 +63,16 @@ def operations(desks: Desks, catalog: Catalog, courier: Courier) -> dict[str, Op
     for item in document()["paths"].values():
         for operation in item.values():
             name = operation["operationId"]
-            parameters = tuple(query_parameters(operation))
-            schema = (
-                operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-            )
-            query = {"type": "object", "properties": {each.name: each.schema for each in parameters}}
-            found[name] = Operation(
-                handler=partial(_answer, handlers[name], name in _LONG),
-                body=compile_rules(schema) if schema else None,
-                parameters=parameters,
-                query=compile_rules(query) if parameters else None,
-            )
+            found[name] = operation_of(operation, partial(_answer, handlers[name], name in _LONG))
     return found
 
 
 async def _answer(handler: Callable[[Desk, Call], Any], long: bool, desk: Desk, call: Call) -> Answer:
     if inspect.iscoroutinefunction(handler.func if isinstance(handler, partial) else handler):
         # A move of the clock can have a great deal to tell.
-        body = await run_in_threadpool(_body, await handler(desk, call))
-    else:
-        body = await (run_in_threadpool if long else desk.run)(lambda: _body(handler(desk, call)))
-    return Answer(body=body)
-
-
-def _body(data: Any) -> bytes:
-    # Not msgspec: a received body may hold integers beyond 64 bits.
-    return json.dumps({"code": 200, "message": "success", "data": data}).encode()
+        return await run_in_threadpool(success, await handler(desk, call))
+    answer: Answer = await (run_in_threadpool if long else desk.run)(lambda: success(handler(desk, call)))
+    return answer
 
 
 def _health(catalog: Catalog, desks: Desks, desk: Desk, _call: Call) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mock_server.desk import Call, Desk, base_url, result_url, visit_of
 from mock_server.errors import Refusal, StoreUnavailable
-from mock_server.handlers import report, task_object
+from mock_server.handlers import report, task_object, unknown
 from mock_server.outputs import url_of
 from mock_server.prediction import Event, Prediction, Status
 
@@ -121,9 +121,7 @@ def cancel(desk: Desk, call: Call) -> dict[str, Any]:
 
     prediction = desk.store.update(prediction_id, change)
     if prediction is None:
-        raise Refusal(
-            404, f"There is no prediction {prediction_id[:80]!r}; it may have been one of another run."
-        )
+        raise unknown(prediction_id)
     base = base_url(desk, call.scope)
     report(desk, prediction, base)
     return _item(desk, prediction, base, now, inputs=False)

@@ -1,6 +1,5 @@
 """The operations of the platform by their names in openapi/platform/."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from mock_server.catalog import Edition
-from mock_server.desk import Answer, Call, Desk
+from mock_server.desk import Answer, Call, Desk, success
 from mock_server.faulting import struck, under
 from mock_server.faults import PLATFORM, UPLOAD
-from mock_server.middleware import Operation
+from mock_server.operation import Operation, operation_of
 from mock_server.platform import account, history, models, receiving
-from mock_server.validation import compile_rules, query_parameters
 
 Work = Callable[[Desk, Call], Any]
 """Finds the `data` of an answer; may wait for the store or take its time."""
@@ -39,32 +37,17 @@ def operations(edition: Edition, *, max_upload: int) -> dict[str, Operation]:
         "upload-form": (UPLOAD, partial(receiving.take_form, max_upload)),
     }
     return {
-        operation["operationId"]: _operation(operation, *handlers[name])
+        operation["operationId"]: operation_of(operation, handlers[name][1], place=handlers[name][0])
         for item in edition.document["paths"].values()
         for operation in item.values()
         if (name := operation["x-wavemock"]["operation"]) not in {"submit", "result"}
     }
 
 
-def _operation(described: Mapping[str, Any], place: str, handler: Any) -> Operation:
-    schema = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    parameters = tuple(query_parameters(described))
-    query = {"type": "object", "properties": {each.name: each.schema for each in parameters}}
-    return Operation(
-        handler=handler,
-        place=place,
-        body=compile_rules(schema) if schema else None,
-        parameters=parameters,
-        query=compile_rules(query) if parameters else None,
-    )
-
-
 async def _answer(place: str, work: Work, desk: Desk, call: Call) -> Answer:
     async def found() -> Answer:
         # In a thread whatever the store is: history may have a hundred thousand predictions to go through.
-        data = await run_in_threadpool(work, desk, call)
-        # Not msgspec: a received body may hold integers beyond 64 bits.
-        return Answer(body=json.dumps({"code": 200, "message": "success", "data": data}).encode())
+        return success(await run_in_threadpool(work, desk, call))
 
     fault = await desk.run(struck, desk, place)
     return await under(fault, desk, call, found)
