@@ -159,7 +159,9 @@ class MemoryStore:
             # much is kept, its pauses stay short.
             self._records: dict[str, bytes] = {}
             self._requests: dict[str, bytes] = {}
-            self._ends: list[tuple[int, str]] = []
+            # When what ends, and between equal dates which was told first.
+            self._ends: list[tuple[int, int, str]] = []
+            self._ends_told = 0
             self._bytes = 0
             self._numbers = 0
             self._notes: dict[str, dict[str, bytes]] = {}
@@ -177,7 +179,7 @@ class MemoryStore:
             self._requests[prediction.id] = request
             self._bytes += len(record) + len(request)
             if prediction.ends_at is not None:
-                heapq.heappush(self._ends, (prediction.ends_at, prediction.id))
+                heapq.heappush(self._ends, self._end_of(prediction.id, prediction.ends_at))
 
     def update(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
         """Replaces a prediction."""
@@ -190,11 +192,15 @@ class MemoryStore:
             self._records[prediction_id] = changed = encode(after)
             self._bytes += len(changed) - len(record)
             if after.ends_at != before.ends_at:
-                self._ends = [end for end in self._ends if end[1] != prediction_id]
+                self._ends = [end for end in self._ends if end[2] != prediction_id]
                 if after.ends_at is not None:
-                    self._ends.append((after.ends_at, prediction_id))
+                    self._ends.append(self._end_of(prediction_id, after.ends_at))
                 heapq.heapify(self._ends)
             return after
+
+    def _end_of(self, prediction_id: str, ends_at: int) -> tuple[int, int, str]:
+        self._ends_told += 1
+        return ends_at, self._ends_told, prediction_id
 
     def _make_room(self, size: int, now: int) -> None:
         if size > self._keep_bytes:
@@ -209,7 +215,7 @@ class MemoryStore:
                     f"the store is full: it keeps {limit}, and nothing that it keeps has finished; "
                     f"raise {flag}, or wait until a prediction has finished"
                 )
-            end, finished = heapq.heappop(self._ends)
+            end, _, finished = heapq.heappop(self._ends)
             record = self._records.get(finished)
             # Whatever was dropped has left its end behind, and may even have come back with another.
             if record is not None and decode_prediction(record).ends_at == end:
@@ -227,7 +233,7 @@ class MemoryStore:
                 return False
             self._remove(prediction_id)
             if len(self._ends) > 2 * len(self._records) + _MOST_STALE:
-                self._ends = [end for end in self._ends if end[1] in self._records]
+                self._ends = [end for end in self._ends if end[2] in self._records]
                 heapq.heapify(self._ends)
             return True
 

@@ -24,6 +24,14 @@ def test_the_one_that_finished_longest_ago_makes_room() -> None:
     assert numbers_of(store.newest(limit=9)) == [3, 2, 0]
 
 
+def test_of_those_that_finished_at_the_same_moment_the_one_accepted_first_makes_room() -> None:
+    store = memory(keep=3)
+    for number in (2, 0, 1):
+        store.add(a_prediction(number, ends_at=100), a_request(), now=0)
+    store.add(a_prediction(3), a_request(), now=100)
+    assert numbers_of(store.newest(limit=9)) == [3, 1, 0]
+
+
 def test_one_that_has_yet_to_finish_is_never_dropped() -> None:
     store = memory(keep=1)
     store.add(a_prediction(0, ends_at=100), a_request(), now=0)
