@@ -22,8 +22,9 @@ from starlette.types import ASGIApp
 
 from mock_server.app import Settings, create_app, read_contracts
 from mock_server.catalog import Catalog
+from mock_server.memory_store import MemoryStore
 from mock_server.sql_store import SqlStore
-from mock_server.store import MemoryStore, Store
+from mock_server.store import Store
 
 KEY = {"Authorization": "Bearer test-key"}
 START_SECONDS = 60
@@ -71,6 +72,19 @@ class Client:
 
 
 MakeClient = Callable[..., Client]
+
+LONGEST = (
+    "test_schemathesis.py",
+    "test_schemathesis_seeds.py",
+    "test_soak.py",
+    "test_story.py",
+    "test_verify_real_work.py",
+)
+"""A file of tests stays on one worker, so that a long one which comes last is waited for by all others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -126,14 +140,16 @@ def client(make_client: MakeClient) -> Client:
     return made
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store of each kind."""
-    made: Store = (
-        MemoryStore(keep=1_000, keep_bytes=1 << 30)
-        if request.param == "memory"
-        else SqlStore(f"sqlite:///{tmp_path}/store.db")
-    )
+    """A store of each kind. A module that uses it has the plugin `postgres`."""
+    made: Store
+    if request.param == "memory":
+        made = MemoryStore(keep=1_000, keep_bytes=1 << 30)
+    elif request.param == "sqlite":
+        made = SqlStore(f"sqlite:///{tmp_path}/store.db")
+    else:
+        made = SqlStore(request.getfixturevalue("postgres_url"))
     with closing(made):
         yield made
 

@@ -1,6 +1,6 @@
 """What the tests of the stores share, and the programs among them that need processes of their own.
 
-A program runs as `python store_processes.py PROGRAM FILE ...` and prints one line per thing that happened.
+A program runs as `python store_processes.py PROGRAM URL ...` and prints one line per thing that happened.
 Except where it says so, it opens a store only in a child, so that a fork carries no connection along.
 """
 
@@ -9,11 +9,13 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -41,6 +43,11 @@ def a_prediction(number: int, *, ends_at: int | None = 2_000) -> Prediction:
         created_at=1_000,
         events=(begin, *end),
     )
+
+
+def a_job(number: int) -> Prediction:
+    """A prediction that a worker is to make."""
+    return replace(a_prediction(number, ends_at=None), job=True)
 
 
 def a_request(prompt: str = "a lighthouse at dusk") -> Asked:
@@ -91,20 +98,20 @@ def lines_of(pipe: int) -> list[str]:
         return reader.read().splitlines()
 
 
-def add_for_ever(file: str, life: int, pipe: int) -> None:
+def add_for_ever(url: str, life: int, pipe: int) -> None:
     """Adds predictions, and writes the id of each once it is acknowledged."""
-    store = SqlStore(f"sqlite:///{file}")
+    store = SqlStore(url)
     for number in count(life << 64):
         prediction = a_prediction(number)
         store.add(prediction, a_request(), now=0)
         os.write(pipe, f"{prediction.id}\n".encode())
 
 
-def kills(file: str, lives: str, seed: str) -> None:
+def kills(url: str, lives: str, seed: str) -> None:
     """Kills `lives` writers, two at a time, soon after their first words. Prints what was acknowledged."""
     moments = random.Random(int(seed))
     for life in range(0, int(lives), 2):
-        writers = [fork(partial(add_for_ever, file, life + one)) for one in (0, 1)]
+        writers = [fork(partial(add_for_ever, url, life + one)) for one in (0, 1)]
         begun = [os.read(pipe, LINE).decode() for _, pipe in writers]
         for child, _ in writers:
             time.sleep(moments.uniform(0.001, 0.02))
@@ -114,23 +121,23 @@ def kills(file: str, lives: str, seed: str) -> None:
             print(first, *lines_of(pipe), sep="\n")
 
 
-def open_and_draw(file: str, gate: int, draws: int, pipe: int) -> None:
+def open_and_draw(url: str, gate: int, draws: int, pipe: int) -> None:
     """Waits for the gate, opens the store, draws numbers and writes them. Moves the clock once for each."""
     os.read(gate, 1)
-    with closing(SqlStore(f"sqlite:///{file}")) as store:
+    with closing(SqlStore(url)) as store:
         numbers = [store.next_number() for _ in range(draws)]
         for _ in numbers:
             store.change_clock(lambda state: state.advance(1))
     os.write(pipe, "".join(f"{number}\n" for number in numbers).encode())
 
 
-def draw_together(file: str, draws: str) -> None:
-    """Lets two processes open one file at the same moment. Prints what the two drew."""
+def draw_together(url: str, draws: str) -> None:
+    """Lets two processes open one database at the same moment. Prints what the two drew."""
     gate, bar = os.pipe()
 
     def draw(pipe: int) -> None:
         os.close(bar)
-        open_and_draw(file, gate, int(draws), pipe)
+        open_and_draw(url, gate, int(draws), pipe)
 
     children = [fork(draw), fork(draw)]
     os.close(bar)
@@ -143,12 +150,28 @@ def draw_together(file: str, draws: str) -> None:
 def starts(directory: str, times: str) -> None:
     """Opens as many new files, each by two processes at the same moment. Prints a line for each file."""
     for time_ in range(int(times)):
-        draw_together(f"{directory}/{time_}.db", "1")
+        draw_together(f"sqlite:///{directory}/{time_}.db", "1")
 
 
-def used_before_a_fork(file: str) -> None:
+def change_together(url: str, changes: str) -> None:
+    """Lets four processes change the same things, that many times each. Prints what went wrong."""
+
+    def change(_pipe: int) -> None:
+        with closing(SqlStore(url)) as store:
+            for _ in range(int(changes)):
+                store.update(a_prediction(1).id, lambda found: replace(found, polls=found.polls + 1))
+                store.change_note("a", "k", lambda found: b"%d" % (int(found or b"0") + 1))
+                store.append("b", b"x", keep=5)
+
+    children = [fork(change) for _ in range(4)]
+    for child, pipe in children:
+        print(*lines_of(pipe), sep="\n", end="")
+        os.waitpid(child, 0)
+
+
+def used_before_a_fork(url: str) -> None:
     """Uses a store here, then in a child as well, even after it was closed here. Prints the numbers kept."""
-    store = SqlStore(f"sqlite:///{file}")
+    store = SqlStore(url)
     fill(store, 0)
     gate, bar = os.pipe()
 
@@ -166,13 +189,29 @@ def used_before_a_fork(file: str) -> None:
     os.close(bar)
     os.waitpid(child, 0)
     print(*lines_of(pipe), sep="\n", end="")
-    with closing(SqlStore(f"sqlite:///{file}")) as afterwards:
+    with closing(SqlStore(url)) as afterwards:
         print(*sorted(numbers_of(afterwards.newest(limit=9))), sep="\n")
 
 
-def full_disk(file: str) -> None:
+def connection_after_a_fork(url: str) -> None:
+    """Uses a store of PostgreSQL here, in a child, and here again. Prints which connections were used."""
+    store = SqlStore(url)
+
+    def tell() -> None:
+        with store._reading() as connection:
+            print(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar())
+
+    tell()
+    child, pipe = fork(lambda _: fill(store, 1))
+    print(*lines_of(pipe), sep="\n", end="")
+    os.waitpid(child, 0)
+    tell()
+    store.close()
+
+
+def full_disk(url: str) -> None:
     """Fills the disk, as far as this process can tell, and makes room again. Prints what it saw, as JSON."""
-    store = SqlStore(f"sqlite:///{file}")
+    store = SqlStore(url)
     store.add(a_prediction(0), a_request(), now=0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
@@ -193,11 +232,25 @@ def full_disk(file: str) -> None:
     print(json.dumps(seen))
 
 
+def run(program: str, *arguments: object) -> list[str]:
+    """The lines that one of the programs prints, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, __file__, program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        timeout=120,
+    ).stdout.splitlines()
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
     "kills": kills,
     "draw_together": draw_together,
     "starts": starts,
+    "change_together": change_together,
     "used_before_a_fork": used_before_a_fork,
+    "connection_after_a_fork": connection_after_a_fork,
     "full_disk": full_disk,
 }
 

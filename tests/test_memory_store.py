@@ -7,7 +7,8 @@ import pytest
 from store_processes import a_prediction, a_request, fill, numbers_of
 
 from mock_server.errors import StoreUnavailable
-from mock_server.store import MemoryStore, StoreFull, encode
+from mock_server.memory_store import MemoryStore
+from mock_server.store import StoreFull, encode
 
 SIZE = len(encode(a_prediction(0))) + len(encode(a_request()))
 

@@ -1,14 +1,18 @@
 """Notes, changes of predictions, and sessions, in every kind of store."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from store_processes import a_prediction, fill
+import pytest
+from store_processes import a_prediction, a_request, fill
 
 from mock_server.clock import ClockState
+from mock_server.memory_store import MemoryStore
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.sql_store import SqlStore
-from mock_server.store import MemoryStore, Store
+from mock_server.store import Store
+
+pytest_plugins = ("postgres",)
 
 
 def test_a_note_is_found_by_kind_and_key(store: Store) -> None:
@@ -36,10 +40,32 @@ def test_no_change_of_a_note_is_lost_among_threads(store: Store) -> None:
     assert store.note("a", "k") == b"200"
 
 
+def test_a_change_of_a_note_that_is_new_lets_no_other_come_between(store: Store) -> None:
+    def count(found: bytes | None) -> bytes:
+        return b"%d" % (int(found or b"0") + 1)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def change(found: bytes | None) -> bytes:
+            wait([pool.submit(store.change_note, "a", "k", count)], timeout=0.2)
+            return count(found)
+
+        store.change_note("a", "k", change)
+    assert store.note("a", "k") == b"2"
+
+
 def test_notes_come_in_the_order_of_their_keys(store: Store) -> None:
     for key in ("b", "c", "a"):
         store.change_note("a", key, lambda _: b"x")
     assert [key for key, _ in store.notes("a")] == ["a", "b", "c"]
+
+
+def test_the_order_of_notes_is_that_of_code_points(store: Store) -> None:
+    keys = ["é", "b", "B", "a b", "a", "Z", "_", "10", "9", "\U0001f600", "\uffee"]
+    for key in keys:
+        store.change_note("a", key, lambda _: b"x")
+    assert [key for key, _ in store.notes("a")] == sorted(keys)
+    assert [key for key, _ in store.notes("a", after="a")] == sorted(keys)[sorted(keys).index("a") + 1 :]
 
 
 def test_notes_can_be_had_from_a_key_on_and_by_the_few(store: Store) -> None:
@@ -72,6 +98,24 @@ def test_threads_never_append_under_the_same_key(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: store.append("a", b"x", keep=1000), range(200)))
     assert len(set(keys)) == len(store.notes("a")) == 200
+
+
+def test_notes_come_in_beside_a_prediction(store: Store) -> None:
+    store.add(a_prediction(1), a_request(), now=0, beside={"a": b"1", "b": b"2"})
+    assert [store.note(kind, a_prediction(1).id) for kind in "abc"] == [b"1", b"2", None]
+
+
+def test_a_prediction_that_is_refused_leaves_no_note(store: Store) -> None:
+    fill(store, 1)
+    with pytest.raises(KeyError):
+        store.add(a_prediction(1), a_request(), now=0, beside={"a": b"1"})
+    assert store.note("a", a_prediction(1).id) is None
+
+
+def test_a_note_beside_a_prediction_takes_the_place_of_one_that_was_left(store: Store) -> None:
+    store.change_note("a", a_prediction(1).id, lambda _: b"old")
+    store.add(a_prediction(1), a_request(), now=0, beside={"a": b"new"})
+    assert store.note("a", a_prediction(1).id) == b"new"
 
 
 def ended(prediction: Prediction) -> Prediction:

@@ -10,6 +10,8 @@ from mock_server.clock import ClockState
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.store import Store
 
+pytest_plugins = ("postgres",)
+
 HOSTILE_IDS = [
     "",
     "\0",
@@ -137,6 +139,15 @@ def test_reading_a_prediction_does_not_load_its_request(store: Store) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("unknown", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
+def test_any_text_may_be_changed_dropped_or_looked_up(store: Store, unknown: str) -> None:
+    fill(store, 0)
+    store.change_note("a", a_prediction(0).id, lambda _: b"x")
+    assert store.update(unknown, lambda found: found) is None
+    assert store.drop(unknown) is False
+    assert store.note("a", unknown) is None
 
 
 def test_the_newest_come_first_in_the_order_of_acceptance(store: Store) -> None:

@@ -13,27 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_processes import a_prediction, a_request, fill
+from store_processes import a_prediction, a_request, fill, run
 
 from mock_server.clock import ClockState
 from mock_server.errors import BadConfiguration, StoreUnavailable
 from mock_server.sql_store import SqlStore
 
-HERE = Path(__file__).parent
 KILLS = 300
 STARTS = 50
-
-
-def run(program: str, *arguments: object) -> list[str]:
-    """The lines that one of the programs of store_processes.py prints."""
-    return subprocess.run(
-        [sys.executable, HERE / "store_processes.py", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-        timeout=120,
-    ).stdout.splitlines()
 
 
 @contextmanager
@@ -58,7 +45,7 @@ def filled(file: Path) -> Path:
 def after_kills(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The file that killed writers left behind, and the ids of what it had acknowledged to them."""
     file = tmp_path_factory.mktemp("kills") / "store.db"
-    return file, list(filter(None, run("kills", file, KILLS, 20_261_108)))
+    return file, list(filter(None, run("kills", f"sqlite:///{file}", KILLS, 20_261_108)))
 
 
 def test_every_killed_writer_had_something_acknowledged(after_kills: tuple[Path, list[str]]) -> None:
@@ -98,11 +85,11 @@ def test_two_processes_can_start_together_on_a_new_file(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_draw_the_same_number(file: Path) -> None:
-    assert sorted(map(int, run("draw_together", file, 300))) == list(range(600))
+    assert sorted(map(int, run("draw_together", f"sqlite:///{file}", 300))) == list(range(600))
 
 
 def test_two_processes_never_lose_a_change_of_the_clock(file: Path) -> None:
-    run("draw_together", file, 300)
+    run("draw_together", f"sqlite:///{file}", 300)
     with opened(file) as store:
         assert store.clock_state() == ClockState(offset=600)
 
@@ -114,13 +101,13 @@ def test_a_new_file_that_another_process_is_at_is_waited_for(file: Path) -> None
 
 
 def test_a_store_can_be_used_on_both_sides_of_a_fork(file: Path) -> None:
-    assert run("used_before_a_fork", file) == ["0", "1", "2", "3"]
+    assert run("used_before_a_fork", f"sqlite:///{file}") == ["0", "1", "2", "3"]
 
 
 @pytest.fixture(scope="module")
 def full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a process saw whose disk was full for a while."""
-    (line,) = run("full_disk", tmp_path_factory.mktemp("full") / "store.db")
+    (line,) = run("full_disk", f"sqlite:///{tmp_path_factory.mktemp('full')}/store.db")
     seen: dict[str, Any] = json.loads(line)
     return seen
 

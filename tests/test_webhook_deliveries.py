@@ -21,9 +21,10 @@ import pytest
 from mock_server.clock import ManualClock
 from mock_server.errors import StoreUnavailable
 from mock_server.faults import read_fault
+from mock_server.memory_store import MemoryStore
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.sql_store import SqlStore
-from mock_server.store import MemoryStore, Store
+from mock_server.store import Store
 from mock_server.webhooks import deliveries
 from mock_server.webhooks.addresses import Allowed, Lookup, look_up, read_allowed
 from mock_server.webhooks.courier import Courier, Office, run_due, send
