@@ -1,0 +1,191 @@
+"""FLUX from a directory in diffusers' layout: the small one of this project, or FLUX.1 [dev] or [schnell]."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+import transformers
+
+from mock_server.errors import BadConfiguration
+
+Family = Literal["dev", "schnell"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+_CLASSES = {
+    "transformer": {"FluxTransformer2DModel"},
+    "vae": {"AutoencoderKL", "AutoencoderTiny"},
+    "text_encoder": {"CLIPTextModel"},
+    "text_encoder_2": {"T5EncoderModel"},
+    "tokenizer": {"CLIPTokenizer", "CLIPTokenizerFast"},
+    "tokenizer_2": {"T5Tokenizer", "T5TokenizerFast"},
+    "scheduler": {"FlowMatchEulerDiscreteScheduler"},
+}
+# Neither library has types for these.
+_PIPELINE: Any = diffusers.FluxPipeline
+_CHATTERING: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TEXT_TOKENS: Mapping[Family, int] = {"dev": 512, "schnell": 256}
+"""How much text the two FLUX.1 models were trained to read, in tokens of T5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flux:
+    """A diffusers.FluxPipeline on its device, and what kind it is.
+
+    `family` says whether it reads a guidance scale (dev) or was distilled to a few steps without one
+    (schnell). `text_tokens` is how many tokens of a prompt its T5 reads.
+    """
+
+    pipe: Any  # diffusers gives a pipeline its parts at run time, so that no type knows them
+    family: Family
+    device: torch.device
+    dtype: torch.dtype
+    text_tokens: int
+
+
+def load(
+    checkpoint: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile: bool = False,  # noqa: A002  the name of the option, and of what it turns on
+    attention: str | None = None,
+    hub: bool = False,
+) -> Flux:
+    """The pipeline of a directory, or of a hub id (`owner/name`) where `hub` allows one.
+
+    `device` is "auto", "cpu", "cuda" or "cuda:N"; `dtype` "auto" (bf16 on CUDA, else fp32), "bf16", "fp32" or
+    "fp16"; `attention` one of diffusers' attention backends. Only safetensors are opened, never a pickle.
+    Raises BadConfiguration.
+    """
+    _be_quiet()
+    where = _device(device)
+    number = _dtype(dtype, where)
+    folder = _folder(checkpoint, hub=hub)
+    _check(folder, checkpoint)
+    try:
+        pipe: Any = _PIPELINE.from_pretrained(
+            str(folder), dtype=number, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        # Their texts run over many lines and name files of this machine; the first line says enough.
+        reason = str(error).strip().partition("\n")[0].replace(str(folder), checkpoint)
+        raise BadConfiguration(f"--checkpoint: {checkpoint} cannot be loaded: {reason}") from None
+    return prepared(pipe, device=where, compile=compile, attention=attention)
+
+
+def prepared(
+    pipe: Any,
+    *,
+    device: torch.device,
+    compile: bool = False,  # noqa: A002  as above
+    attention: str | None = None,
+) -> Flux:
+    """A FluxPipeline made ready for inference on a device, in the numbers it has. Raises BadConfiguration."""
+    pipe.set_progress_bar_config(disable=True)
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        getattr(pipe, name).requires_grad_(False)
+    _place(pipe, device)
+    if attention is not None:
+        _use_attention(pipe, attention)
+    if compile:
+        # Sizes differ from job to job: symbolic shapes, or each of them would be compiled anew.
+        pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
+    family: Family = "dev" if pipe.transformer.config.guidance_embeds else "schnell"
+    tokens = min(_TEXT_TOKENS[family], pipe.tokenizer_2.model_max_length)
+    return Flux(pipe=pipe, family=family, device=device, dtype=pipe.transformer.dtype, text_tokens=tokens)
+
+
+def _be_quiet() -> None:
+    """A worker's output is its log: no progress bars, and no reports of what was loaded."""
+    for library in _CHATTERING:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise BadConfiguration(f"--device: {name} is none of auto, cpu, cuda and cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise BadConfiguration(f"--device: {name} asked for, and torch finds {count} CUDA devices")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise BadConfiguration(f"--dtype: {name} is none of auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _folder(checkpoint: str, *, hub: bool) -> Path:
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(checkpoint):
+        raise BadConfiguration(f"--checkpoint: {checkpoint} is not a directory")
+    if not hub:
+        raise BadConfiguration(
+            f"--checkpoint: {checkpoint} is not a directory; allow to fetch it from the hub with --hub"
+        )
+    try:
+        # It fetches the parts of the pipeline only, not the same weights a second time in one file.
+        return Path(_PIPELINE.download(checkpoint, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BadConfiguration(f"--checkpoint: {checkpoint} cannot be fetched: {reason}") from None
+
+
+def _check(folder: Path, checkpoint: str) -> None:
+    """Raises BadConfiguration unless the folder's index names FLUX's own classes and nothing else."""
+    try:
+        index: Any = json.loads((folder / "model_index.json").read_bytes())
+    except OSError:
+        raise BadConfiguration(
+            f"--checkpoint: {checkpoint} has no model_index.json; a directory in diffusers' layout is wanted"
+        ) from None
+    except ValueError:
+        raise BadConfiguration(f"--checkpoint: the model_index.json of {checkpoint} is not JSON") from None
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if kind != "FluxPipeline":
+        raise BadConfiguration(
+            f"--checkpoint: {checkpoint} holds {kind or 'no pipeline'}, not a FluxPipeline"
+        )
+    for part, wanted in _CLASSES.items():
+        entry = index.get(part)
+        library, name = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        if library not in ("diffusers", "transformers") or name not in wanted:
+            raise BadConfiguration(
+                f"--checkpoint: the {part} of {checkpoint} is {name or 'missing'}, "
+                f"not {' or '.join(sorted(wanted))}"
+            )
+
+
+def _place(pipe: Any, device: torch.device) -> None:
+    if device.type == "cuda":
+        # Read when cuBLAS starts: without it, the same seed need not give the same bytes.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError:
+        raise BadConfiguration(f"--checkpoint: the model does not fit into the memory of {device}") from None
+
+
+def _use_attention(pipe: Any, name: str) -> None:
+    try:
+        pipe.transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BadConfiguration(f"--attention: {name} cannot be used: {reason}") from None
