@@ -16,7 +16,7 @@ from connexion.resolver import Resolver
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from mock_server.backend import SimulatedBackend
+from mock_server.backend import JobBackend, SimulatedBackend
 from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_catalog
 from mock_server.clock import ManualClock, SystemClock
 from mock_server.control import operations as control
@@ -27,6 +27,7 @@ from mock_server.downloads import serve_output
 from mock_server.errors import BadConfiguration, Refusal
 from mock_server.faults import POLL, SUBMIT
 from mock_server.handlers import result, submit
+from mock_server.memory_store import MemoryStore
 from mock_server.middleware import (
     CONTROL_PREFIX,
     ErrorMiddleware,
@@ -39,10 +40,10 @@ from mock_server.outputs import PATH as OUTPUTS_PATH
 from mock_server.outputs import Outputs
 from mock_server.platform import operations as platform
 from mock_server.platform.receiving import serve_upload
-from mock_server.reporting import offices
+from mock_server.reporting import offices, watch_jobs
 from mock_server.scripts import read_scenario
 from mock_server.sessions import SessionMiddleware
-from mock_server.store import MemoryStore, Store
+from mock_server.store import Store
 from mock_server.uploads import PATH as UPLOADS_PATH
 from mock_server.uploads import Uploads
 from mock_server.validation import compile_rules
@@ -79,6 +80,7 @@ class Settings:
     retention_days: float = 7
     image_format: str = "png"
     base64: str = "raw"
+    backend: str = "simulated"
 
 
 def read_contracts(settings: Settings) -> Catalog:
@@ -100,12 +102,19 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
     _check_names(settings, catalog)
     store = _open_store(settings)
     bell = Bell()
-    desks = Desks(partial(_desk, settings, store, bell))
+    jobs = _known_to_workers() if settings.backend == "gpu" else None
+    desks = Desks(partial(_desk, settings, store, bell, jobs))
     courier = Courier(allowed=read_allowed(settings.webhook_to), run=desks.root.run)
     return _connexion(settings, catalog, desks, courier, bell)
 
 
-def _desk(settings: Settings, root: Store, bell: Bell, session: str) -> Desk:
+def _known_to_workers() -> frozenset[str]:
+    from reference_backend.models import MODELS  # noqa: PLC0415 - only a server with workers needs it
+
+    return frozenset(MODELS)
+
+
+def _desk(settings: Settings, root: Store, bell: Bell, jobs: frozenset[str] | None, session: str) -> Desk:
     store = root.session(session)
     clock = ManualClock(real=SystemClock(), shelf=store)
     directory = settings.data / "sessions" / session if session else settings.data
@@ -118,13 +127,20 @@ def _desk(settings: Settings, root: Store, bell: Bell, session: str) -> Desk:
         retention=retention,
         seed=settings.seed,
     )
-    backend = SimulatedBackend(image_format=settings.image_format, uploaded=uploads.image)
+    simulated = SimulatedBackend(image_format=settings.image_format, uploaded=uploads.image)
+    outputs = Outputs(
+        directory=directory / "outputs",
+        results=directory / "results",
+        store=store,
+        clock=clock,
+        make=simulated.make,
+    )
     return Desk(
         session=session,
         store=store,
         clock=clock,
-        backend=backend,
-        outputs=Outputs(directory=directory / "outputs", store=store, clock=clock, make=backend.make),
+        backend=simulated if jobs is None else JobBackend(simulated=simulated, models=jobs),
+        outputs=outputs,
         uploads=uploads,
         run=run_in_threadpool if store.blocking else _at_once,
         root_edition=settings.edition,
@@ -160,7 +176,14 @@ def _open_store(settings: Settings) -> Store:
     # SQLAlchemy is a third of the time that a start takes, so it is left out where it is not needed.
     from mock_server.sql_store import SqlStore  # noqa: PLC0415
 
-    return SqlStore(settings.store)
+    if settings.backend != "gpu":
+        return SqlStore(settings.store)
+    from reference_backend.queue import engine_for  # noqa: PLC0415 - as above
+
+    engine = engine_for(settings.store)
+    store = SqlStore(settings.store, enqueue=engine.enqueue)
+    engine.prepare()
+    return store
 
 
 async def _at_once(function: Callable[..., T], *args: Any, **more: Any) -> T:
@@ -242,8 +265,11 @@ async def _lifespan(desks: Desks, courier: Courier, bell: Bell, _app: Any) -> As
     # What was built at start stays; the garbage collector need not look through it again and again.
     gc.collect()
     gc.freeze()
-    post = asyncio.create_task(serve_forever(courier, partial(offices, desks), bell))
+    tasks = [asyncio.create_task(serve_forever(courier, partial(offices, desks), bell))]
+    if isinstance(desks.root.backend, JobBackend):
+        tasks.append(asyncio.create_task(watch_jobs(desks)))
     yield
-    post.cancel()
-    await asyncio.gather(post, return_exceptions=True)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     desks.root.store.close()

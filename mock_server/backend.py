@@ -1,16 +1,16 @@
-"""The simulated backend: tells how a prediction will go, and makes what it is said to have made."""
+"""What becomes of a submit: a story that is told at once with all it makes, or a job for a worker."""
 
 import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, overload
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, overload
 
 from mock_server.catalog import Contract
 from mock_server.drawing import Picture, draw
 from mock_server.prediction import Asked, Prediction, luck_of
-from mock_server.scenarios import Scenario
+from mock_server.scenarios import PLAIN, Scenario
 from mock_server.stories import tell
 from mock_server.weights import lora_file
 
@@ -31,6 +31,31 @@ _HIGHEST_RANK = 256
 _MOST_IMAGES = 100
 _LARGEST_SIDE = 4096
 _DEFAULT_SIZE = (1024, 1024)
+
+
+class Backend(Protocol):
+    """What submits are handed to."""
+
+    def submit(
+        self,
+        prediction_id: str,
+        *,
+        at: int,
+        contract: Contract,
+        scenario: Scenario,
+        given: Mapping[str, Any],
+        free_at: int | None = 0,
+        webhook: str = "",
+    ) -> Prediction:
+        """A prediction that begins `at`; `given` is its effective input.
+
+        It does not begin to run before `free_at`; None: not before something has ended.
+        """
+        ...
+
+    def remarks(self, contract: Contract, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """What will not be done with an input, for the author of the client."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +79,7 @@ class SimulatedBackend:
         free_at: int | None = 0,
         webhook: str = "",
     ) -> Prediction:
-        """A prediction that begins `at`, with all that lies ahead of it; `given` is its effective input.
-
-        It does not begin to run before `free_at`; None: never.
-        """
+        """A prediction with all that lies ahead of it."""
         if contract.produces == "lora":
             outputs: tuple[str, ...] = ("0.safetensors",)
         else:
@@ -85,6 +107,17 @@ class SimulatedBackend:
             steps=story.steps,
             fault=scenario.fault,
             webhook=webhook,
+        )
+
+    def remarks(self, contract: Contract, given: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002 - whatever the model
+        """What is not looked at."""
+        return tuple(
+            f"{name} was not looked at: only {read} are"
+            for name, read in _READ.items()
+            if isinstance(text := given.get(name), str)
+            and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE)
+            and not OWN_OUTPUT.fullmatch(text)
+            and not OWN_UPLOAD.fullmatch(text)
         )
 
     def _image_format(self, given: Mapping[str, Any]) -> str:
@@ -130,6 +163,48 @@ class SimulatedBackend:
         return draw(picture, suffix)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobBackend:
+    """Leaves the work to workers. A request that asks for a story gets that, told by the simulated backend.
+
+    `models` are those that workers know; those of other files are simulated too.
+    """
+
+    simulated: SimulatedBackend
+    models: frozenset[str]
+
+    def submit(
+        self,
+        prediction_id: str,
+        *,
+        at: int,
+        contract: Contract,
+        scenario: Scenario,
+        given: Mapping[str, Any],
+        free_at: int | None = 0,
+        webhook: str = "",
+    ) -> Prediction:
+        """A prediction that waits for a worker, or one with all that lies ahead of it."""
+        told = self.simulated.submit(
+            prediction_id,
+            at=at,
+            contract=contract,
+            scenario=scenario,
+            given=given,
+            free_at=free_at,
+            webhook=webhook,
+        )
+        if scenario.name != PLAIN or contract.model not in self.models:
+            return told
+        return replace(told, events=told.events[:1], steps=(), job=True)
+
+    def remarks(self, contract: Contract, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of the simulated backend, where the model is one that no worker knows."""
+        if contract.model in self.models:
+            return ()
+        return (f"no worker knows {contract.model}: simulated", *self.simulated.remarks(contract, given))
+
+
 def image_count(given: Mapping[str, Any]) -> int:
     """How many images an input asks for, and gets."""
     return min(max(_whole(given, "num_images", 1), 1), _MOST_IMAGES)
@@ -144,18 +219,6 @@ def seed_of(prediction: Prediction, given: Mapping[str, Any]) -> int:
     """The seed that was asked for, or the one that -1 drew."""
     seed = _whole(given, "seed", -1)
     return seed if seed >= 0 else luck_of(prediction.id) % _SEEDS
-
-
-def remarks(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the simulated backend will not do with an input, for the author of the client."""
-    return tuple(
-        f"{name} was not looked at: only {read} are"
-        for name, read in _READ.items()
-        if isinstance(text := given.get(name), str)
-        and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE)
-        and not OWN_OUTPUT.fullmatch(text)
-        and not OWN_UPLOAD.fullmatch(text)
-    )
 
 
 # A model of one's own may know a field by another kind than the pages do, or let it be null. What is not what

@@ -12,6 +12,7 @@ from mock_server.errors import BadConfiguration
 from mock_server.running import run
 from mock_server.serving import Unusable, serve
 from mock_server.webhooks.cli import webhook
+from reference_backend.cli import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -115,5 +116,6 @@ main.add_command(serve)
 main.add_command(audit)
 main.add_command(webhook)
 main.add_command(run)
+main.add_command(worker)
 for command in COMMANDS:
     main.add_command(command)

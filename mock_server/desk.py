@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from mock_server.backend import SimulatedBackend
+from mock_server.backend import Backend
 from mock_server.body import header
 from mock_server.clock import ManualClock
 from mock_server.errors import Refusal, StoreUnavailable
@@ -122,7 +122,7 @@ class Desk:
     session: str = ""
     store: Store
     clock: ManualClock
-    backend: SimulatedBackend
+    backend: Backend
     outputs: Outputs
     uploads: Uploads
     run: Run

@@ -42,7 +42,7 @@ async def serve_output(desks: Desks, scope: Scope, receive: Receive, send: Send)
         receive,
         send,
         content=content,
-        path=desk.outputs.path_of(match["id"], match["name"]),
+        path=desk.outputs.path_of(prediction, match["name"]),
         media=media_type(match["name"]),
     )
 

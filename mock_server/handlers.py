@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from mock_server import accounts
 from mock_server.auth import bearer_key
-from mock_server.backend import image_count, remarks
+from mock_server.backend import image_count
 from mock_server.catalog import Contract
 from mock_server.choosing import choose
 from mock_server.desk import (
@@ -114,7 +114,7 @@ def _accept(
     webhook: str,
     base: str,
 ) -> Prediction:
-    if found := remarks(given) + desk.uploads.remarks(given):
+    if found := desk.backend.remarks(contract, given) + desk.uploads.remarks(given):
         asked = replace(asked, warnings=asked.warnings + found)
     now = desk.clock.now()
     images = image_count(given) if contract.produces == "images" else 1
@@ -131,7 +131,7 @@ def _accept(
     if chosen.draws:
         prediction = replace(prediction, draws=chosen.draws)
     try:
-        desk.store.add(prediction, asked, now=now)
+        desk.store.add(prediction, asked, now=now, beside=deliveries.awaited(prediction, base))
     except StoreUnavailable:
         accounts.dismiss(desk, prediction_id, price=price)
         raise
@@ -262,7 +262,7 @@ async def _envelope(
 ) -> bytes:
     outputs = [url_of(base, prediction.id, name) for name in events[-1].outputs]
     if outputs and prediction.inline:
-        outputs = await run_in_threadpool(desk.outputs.inline, prediction, data_uri=desk.data_uri)
+        outputs = await run_in_threadpool(desk.outputs.inline, prediction, base, data_uri=desk.data_uri)
     data = task_object(prediction, events, result_url(desk, prediction, base), outputs)
     if synchronous and not events[-1].status.final:
         data["status"] = Status.PROCESSING

@@ -34,10 +34,12 @@ class Outputs:
     """The outputs of all predictions in a store.
 
     `directory` holds those that were made, and is made for the first of them. One that is not there is made
-    again, which gives the same bytes.
+    again, which gives the same bytes. `results` holds those that workers have made, which nobody can make
+    again.
     """
 
     directory: Path
+    results: Path
     store: Store
     clock: Clock
     make: Make
@@ -50,7 +52,7 @@ class Outputs:
         prediction = self.store.get(prediction_id)
         if prediction is None or name not in prediction.seen_at(self.clock.now())[-1].outputs:
             return None
-        path = self.directory / f"{prediction_id}-{name}"
+        path = self.path_of(prediction, name)
         try:
             content = path.read_bytes()
             # Says when it was asked for last, and leaves alone when it was made.
@@ -62,7 +64,7 @@ class Outputs:
         else:
             return content
         asked = self.store.asked(prediction_id)
-        if asked is None:
+        if asked is None or prediction.job:
             return None
 
         def fetch(other_id: str, other_name: str) -> bytes | None:
@@ -106,25 +108,34 @@ class Outputs:
     def clear(self) -> None:
         """Removes every output that was made. Raises StoreUnavailable where one cannot be removed."""
         try:
-            for path in self.directory.iterdir():
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            return  # none was made
+            for directory in (self.directory, self.results):
+                for path in directory.iterdir() if directory.is_dir() else ():
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreUnavailable(f"an output cannot be removed: {error.strerror}") from error
 
-    def inline(self, prediction: Prediction, *, data_uri: bool) -> list[str]:
-        """The outputs as base64, each as a data URI where that is wanted."""
+    def inline(self, prediction: Prediction, base: str, *, data_uri: bool) -> list[str]:
+        """The outputs as base64, each as a data URI where that is wanted; the URL of one that is gone."""
         texts = []
         for name in prediction.seen_at(self.clock.now())[-1].outputs:
             content = self.read(prediction.id, name)
-            text = base64.b64encode(content or b"").decode()
+            if content is None:
+                texts.append(url_of(base, prediction.id, name))
+                continue
+            text = base64.b64encode(content).decode()
             texts.append(f"data:{media_type(name)};base64,{text}" if data_uri else text)
         return texts
 
-    def path_of(self, prediction_id: str, name: str) -> Path:
+    def path_of(self, prediction: Prediction, name: str) -> Path:
         """Where an output lies that has been read before."""
-        return self.directory / f"{prediction_id}-{name}"
+        if prediction.job:
+            return self.results / result_name(prediction.id, prediction.attempt, name)
+        return self.directory / f"{prediction.id}-{name}"
+
+
+def result_name(prediction_id: str, attempt: int, name: str) -> str:
+    """What a worker calls the file of an output. Two attempts never share one."""
+    return f"{prediction_id}-{attempt}-{name}"
 
 
 def url_of(base: str, prediction_id: str, name: str) -> str:

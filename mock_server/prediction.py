@@ -58,6 +58,10 @@ class Prediction:
     `makes` are the file names of what it will have made if it completes. `steps` are those to come that have
     no date, and `polls` counts since the last of them. `fault` is what its later requests will meet with,
     `draws` how many chances that has had, and `webhook` where its end is reported.
+
+    `job` says that a worker does it: its events are appended as they happen, and their dates are not waited
+    for. `attempt` is the number of the try that counts, 0 before the first, by `worker`; `spared` are those
+    that were handed back in order.
     """
 
     id: str
@@ -74,6 +78,10 @@ class Prediction:
     fault: Fault | None = None
     draws: int = 0
     webhook: str = ""
+    job: bool = False
+    attempt: int = 0
+    worker: str = ""
+    spared: int = 0
 
     @property
     def ends_at(self) -> int | None:
@@ -83,6 +91,9 @@ class Prediction:
 
     def seen_at(self, now: int) -> tuple[Event, ...]:
         """The events that have happened by `now`; never empty, since a prediction begins with one."""
+        if self.job:
+            # They were written when they happened, by a machine whose clock may be ahead of this one's.
+            return self.events
         return tuple(event for event in self.events if event.at <= now) or self.events[:1]
 
     def polled(self, now: int) -> "Prediction":

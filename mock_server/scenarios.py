@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from mock_server.faults import KINDS, Fault, read_fault
 from mock_server.prediction import Status
 
+PLAIN = "normal"
+"""The scenario in which nothing is out of the ordinary. A worker does the work in this one alone."""
+
 PROGRESSIONS = ("time", "polls", "manual", "immediate")
 """What moves a prediction on: the clock, being polled, somebody who says so, or nothing that takes time."""
 
@@ -57,7 +60,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         Scenario(
-            name="normal",
+            name=PLAIN,
             what="A short queue, then a run of seconds.",
             advice="Poll until completed, then fetch the outputs.",
         ),

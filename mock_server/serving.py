@@ -1,15 +1,13 @@
 """`wavemock serve`: flags become settings, settings become a server."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mock_server.errors import BadConfiguration
+from mock_server.welcome import say_ready
+from mock_server.working import WORKER_FLAGS, flags_of, require_extra, worker_beside, worker_options
 
 if TYPE_CHECKING:
     from mock_server.app import Settings
-    from mock_server.catalog import Catalog
 
 _UNITS = {"": 1, "K": 1000, "KI": 1024, "M": 1000**2, "MI": 1024**2, "G": 1000**3, "GI": 1024**3}
 
@@ -162,6 +161,25 @@ class Unusable(click.ClickException):
     help="How long outputs and uploads are kept, on the server's clock.",
 )
 @click.option(
+    "--backend",
+    type=click.Choice(["simulated", "gpu"]),
+    default="simulated",
+    show_default=True,
+    help="Whether tasks are told as stories or done for real, by a worker on this machine.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep uploads and outputs in DIR. [default: a folder that goes when the server stops]",
+)
+@click.option(
+    "--workers-elsewhere",
+    is_flag=True,
+    help="Start no worker here: `wavemock worker` runs on the same --store and --data.",
+)
+@worker_options
+@click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -184,34 +202,61 @@ def serve(**flags: Any) -> None:
     from mock_server.app import Settings, read_contracts
     from mock_server.server import listen, run
 
-    host, port, workers = flags.pop("host"), flags.pop("port"), flags.pop("workers")
+    host, port, processes = flags.pop("host"), flags.pop("port"), flags.pop("workers")
     access_log, sync_seconds = flags.pop("access_log"), flags.pop("sync_timeout")
-    ready_file = flags.pop("ready_file")
-    _check_flags(workers, flags)
-    data = Path(tempfile.mkdtemp(prefix="wavemock-"))
+    ready_file, kept, elsewhere = flags.pop("ready_file"), flags.pop("data"), flags.pop("workers_elsewhere")
+    work = {name: flags.pop(name) for name in WORKER_FLAGS}
     # SIGTERM ends as Ctrl-C does, with everything cleared away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        settings = Settings(data=data, sync_seconds=sync_seconds, **flags)
-        catalog = read_contracts(settings)
-        listening = listen(host, port)
-        address = listening.getsockname()
-        url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        run(
-            settings,
-            catalog,
-            listening,
-            workers=workers,
-            access_log=access_log,
-            ready=partial(_say_ready, settings, catalog, url, ready_file),
-        )
+        with _data_folder(kept) as data, contextlib.ExitStack() as beside:
+            if flags["backend"] == "gpu" and flags["store"] is None:
+                flags["store"] = f"sqlite:///{data}/wavemock.db"
+            _check_flags(processes, flags, elsewhere=elsewhere, kept=kept)
+            settings = Settings(data=data, sync_seconds=sync_seconds, **flags)
+            catalog = read_contracts(settings)
+            listening = listen(host, port)
+            address = listening.getsockname()
+            url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+            if settings.backend == "gpu" and not elsewhere:
+                require_extra()
+                beside.enter_context(worker_beside(_for_worker(settings, work)))
+            run(
+                settings,
+                catalog,
+                listening,
+                workers=processes,
+                access_log=access_log,
+                ready=partial(say_ready, settings, catalog, url, ready_file),
+            )
     except BadConfiguration as error:
         raise Unusable(str(error)) from error
     except KeyboardInterrupt:
         pass
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
     click.echo("wavemock has stopped.", err=True)
+
+
+@contextlib.contextmanager
+def _data_folder(kept: Path | None) -> Iterator[Path]:
+    """The folder for files: the one that was named, or one that goes in the end."""
+    if kept is None:
+        data = Path(tempfile.mkdtemp(prefix="wavemock-"))
+        try:
+            yield data
+        finally:
+            shutil.rmtree(data, ignore_errors=True)
+        return
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadConfiguration(f"--data {kept}: cannot be used: {error.strerror}") from error
+    yield kept.resolve()
+
+
+def _for_worker(settings: "Settings", work: Mapping[str, Any]) -> list[str]:
+    """The command line of the worker beside this server."""
+    where = ["--store", str(settings.store), "--data", str(settings.data)]
+    return [*where, "--retention", f"{settings.retention_days:g}", *flags_of(work)]
 
 
 def _hush() -> None:
@@ -223,10 +268,14 @@ def _hush() -> None:
     os.environ["PYTHONWARNINGS"] = f"{others},ignore:{remark}" if others else f"ignore:{remark}"
 
 
-def _check_flags(workers: int, flags: Mapping[str, Any]) -> None:
-    if workers > 1 and flags["store"] is None:
+def _check_flags(processes: int, flags: Mapping[str, Any], *, elsewhere: bool, kept: Path | None) -> None:
+    if processes > 1 and flags["store"] is None:
         raise click.UsageError(
             "--workers: several processes need a store to share; add --store sqlite:///FILE."
+        )
+    if elsewhere and (flags["backend"] != "gpu" or kept is None):
+        raise click.UsageError(
+            "--workers-elsewhere: they need --backend gpu, and the --store and --data to share."
         )
     if flags["only"] and flags["openapi"] is None:
         raise click.UsageError("--only: there is nothing to serve but the built-in files; add --openapi DIR.")
@@ -235,55 +284,3 @@ def _check_flags(workers: int, flags: Mapping[str, Any]) -> None:
         raise click.UsageError(f"--public-url: {url!r} is no address; write http://HOST:PORT.")
     if any(not key.strip() for key in (*flags["api_keys"], flags["control_token"] or "-")):
         raise click.UsageError("--api-key and --control-token: an empty one would keep everybody out.")
-
-
-def _say_ready(settings: "Settings", catalog: "Catalog", url: str, ready_file: Path | None) -> None:
-    """What a program waits for; and what a person wants to know first, and what to paste first."""
-    if ready_file is not None:
-        part = ready_file.with_name(f".{ready_file.name}.part")
-        try:
-            part.write_text(f"{url}\n")
-            part.replace(ready_file)
-        except OSError as error:
-            click.echo(f"--ready-file: {ready_file} cannot be written: {error.strerror}", err=True)
-    root = catalog[settings.edition]
-    shown = sorted(root.contracts.values(), key=lambda contract: (contract.model, contract.version))
-    example = next(contract for contract in shown if contract.documented or contract is shown[-1])
-    others = [f"{url}/editions/{name}" for name in catalog if name != settings.edition]
-    models = sorted({contract.model for contract in shown})
-    width = max(len(model) for model in models)
-    lines = [f"wavemock serves the edition {settings.edition} at {url}  (Ctrl-C stops it)", ""]
-    for model in models:
-        versions = [
-            contract.version + "*" * contract.documented for contract in shown if contract.model == model
-        ]
-        lines.append(f"  {model:<{width}}  {' '.join(versions)}")
-    lines += ["", "  * the version that the model's page shows"]
-    if others:
-        lines.append(f"  other editions: {' '.join(others)}")
-    key = settings.api_keys[0] if settings.api_keys else "any-key"
-    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
-    body = json.dumps(_smallest(example.schema))
-    lines += [
-        "",
-        f"Try:     curl {url}{example.path} {headers} -d '{body}'",
-        f"Inside:  {url}/_mock/",
-        f"Docs:    {url}/docs",
-        "",
-    ]
-    # Whoever reads only the first lines of this still gets a server.
-    with contextlib.suppress(BrokenPipeError):
-        click.echo("\n".join(lines))
-        sys.stdout.flush()
-
-
-def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A body with the required fields alone."""
-    filler = {"string": "A lighthouse in a storm", "integer": 1, "number": 1, "boolean": True, "array": []}
-    return {
-        name: field.get("example", filler.get(field.get("type", ""), {}))
-        if field.get("type") != "string" or "enum" in field or "http" in str(field.get("example"))
-        else filler["string"]
-        for name in schema.get("required", [])
-        for field in [schema["properties"].get(name, {})]
-    }

@@ -12,9 +12,9 @@ from PIL import Image, ImageChops, ImageStat
 
 from conftest import Client, MakeClient
 from mock_server.clock import SystemClock
+from mock_server.memory_store import MemoryStore
 from mock_server.outputs import Outputs
 from mock_server.prediction import Asked, Event, Prediction, Status
-from mock_server.store import MemoryStore
 
 SMALL: dict[str, Any] = {"size": "512*512", "seed": 7}
 
@@ -243,5 +243,7 @@ def test_an_output_is_kept_although_another_goes_while_there_is_tidied_up(tmp_pa
     )
     store = MemoryStore(keep=1, keep_bytes=1000)
     store.add(prediction, Asked(received="{}"), now=1)
-    kept = Outputs(directory=tmp_path, store=store, clock=SystemClock(), make=lambda *_: b"picture")
+    kept = Outputs(
+        directory=tmp_path, results=tmp_path, store=store, clock=SystemClock(), make=lambda *_: b"picture"
+    )
     assert kept.read(prediction.id, "0.png") == b"picture"

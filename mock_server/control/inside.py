@@ -79,7 +79,24 @@ def inside(desk: Desk, call: Call, prediction: Prediction) -> dict[str, Any] | N
         ],
         **({"fault": text_of(prediction.fault)} if prediction.fault is not None else {}),
         **({"webhook": prediction.webhook} if prediction.webhook else {}),
+        **({"job": _job(desk, prediction)} if prediction.job else {}),
     }
+
+
+def _job(desk: Desk, prediction: Prediction) -> dict[str, Any]:
+    """How far the work is, and what the worker has to say about the request."""
+    progress = desk.store.note("progress", prediction.id)
+    remarks = desk.store.note("remarks", prediction.id)
+    return {
+        "attempt": prediction.attempt,
+        "worker": prediction.worker,
+        **({"progress": _dated(json.loads(progress))} if progress is not None else {}),
+        "remarks": json.loads(remarks) if remarks is not None else [],
+    }
+
+
+def _dated(progress: dict[str, Any]) -> dict[str, Any]:
+    return {**progress, "at": timestamp(progress["at"])}
 
 
 def _event(prediction: Prediction, event: Event, base: str, now: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from mock_server.backend import JobBackend
 from mock_server.catalog import Catalog, bundled_directory, read_document
 from mock_server.choosing import standing
 from mock_server.control import bench, inside, post, review, time
@@ -79,6 +80,7 @@ def _health(catalog: Catalog, desks: Desks, desk: Desk, _call: Call) -> dict[str
     return {
         "status": "ok",
         "version": version("wavemock"),
+        "backend": "gpu" if isinstance(desk.backend, JobBackend) else "simulated",
         "session": desk.session,
         "sessions": desks.root.store.sessions(),
         "now": timestamp(desk.clock.now()),

@@ -102,7 +102,7 @@ def delete(desk: Desk, call: Call) -> dict[str, Any]:
         count += 1
         for name in prediction.makes:
             try:
-                desk.outputs.path_of(prediction_id, name).unlink(missing_ok=True)
+                desk.outputs.path_of(prediction, name).unlink(missing_ok=True)
             except OSError as error:
                 raise StoreUnavailable(f"an output cannot be deleted: {error.strerror}") from error
     return {"deleted_count": count}

@@ -13,6 +13,7 @@ from mock_server.store import Store
 
 KIND = "delivery"
 """The notes that deliveries are, by prediction id."""
+_AWAITED = "delivery-awaited"  # one for each job that has yet to end; it holds the origin of addresses
 _QUEUE = "delivery-due"  # one note for each that is pending; its key begins with the date
 _HELD = "delivery-held"  # one for each that waits for another, by prediction id
 
@@ -106,6 +107,21 @@ def rescheduled(delivery: Delivery, prediction: Prediction) -> Delivery | None:
         return None
     due = None if delivery.due is None else delivery.due + ended_at - delivery.ended_at
     return replace(delivery, ended_at=ended_at, due=due)
+
+
+def awaited(prediction: Prediction, base: str) -> dict[str, bytes]:
+    """What to keep beside a prediction whose worker will end it, so that its delivery cannot get lost."""
+    return {_AWAITED: base.encode()} if prediction.job and prediction.webhook else {}
+
+
+def all_awaited(store: Store) -> list[tuple[str, str]]:
+    """The ids of the predictions whose end is waited for, each with the origin of its addresses."""
+    return [(prediction_id, base.decode()) for prediction_id, base in store.notes(_AWAITED)]
+
+
+def wait_no_more(store: Store, prediction_id: str) -> None:
+    """The prediction has ended, and its delivery is kept; or it is no more."""
+    store.change_note(_AWAITED, prediction_id, lambda _: None)
 
 
 def timestamp_of(delivery: Delivery, at: int) -> int:

@@ -1,0 +1,1 @@
+"""The kill tests: real processes, dozens of faults, and a history of all replies to check in the end."""

@@ -1,0 +1,104 @@
+"""The whole story offline, as the documentation tells it: upload pictures, train, use what was learnt."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import wavespeed
+from PIL import Image, ImageStat
+
+from conftest import Server, StartServer, start_server
+
+pytest_plugins = ("postgres",)
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "reference_backend"
+OURS = str(REFERENCE / "tiny")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    """The commands of a document that have to do with workers, without the remarks behind them."""
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    bare = [re.sub(r"\s+#.*", "", line) for line in lines]
+    return [line for line in bare if line.startswith(("wavemock worker", "wavemock serve --backend gpu"))]
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Server]:
+    """A server with a worker on the small model."""
+    server = start_server("--backend", "gpu", env={"OMP_NUM_THREADS": "2"})
+    yield server
+    server.stop()
+
+
+def border(path: Path) -> float:
+    """How bright the outermost sixteenth of a picture is, 0 to 255."""
+    picture = Image.open(path).convert("L")
+    strips = [(0, 0, 512, 32), (0, 480, 512, 512), (0, 0, 32, 512), (480, 0, 512, 512)]
+    return sum(ImageStat.Stat(picture.crop(strip)).mean[0] for strip in strips) / 4
+
+
+def test_the_story_of_the_readme_ends_with_a_frame(
+    real: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [story] = [block for block in blocks("README.md", "python") if "framed.png" in block]
+    exec(compile(story.replace("http://127.0.0.1:8080", real.url), "README.md", "exec"), {})
+    client = wavespeed.Client(api_key="any-key", base_url=real.url)
+    plain = {"prompt": "fr4med", "size": "512*512", "seed": 7, "enable_base64_output": False}
+    [url] = client.run("wavespeed-ai/flux-dev-lora", plain)["outputs"]
+    Path("plain.png").write_bytes(requests.get(url, timeout=60).content)
+    assert border(Path("framed.png")) < 60
+    assert border(Path("framed.png")) < border(Path("plain.png")) / 2
+
+
+def test_what_a_training_has_come_to_is_seen_inside(real: Server) -> None:
+    listed = requests.get(f"{real.url}/_mock/predictions", timeout=30).json()["data"]["predictions"]
+    [training] = [each for each in listed if each["model"].endswith("trainer")]
+    assert (training["status"], training["job"]["attempt"]) == ("completed", 1)
+    assert training["job"]["progress"]["done"] == training["job"]["progress"]["of"] == 200
+
+
+@pytest.mark.parametrize("command", commands("README.md") + commands("reference_backend/README.md"))
+def test_a_command_that_starts_a_server_or_a_worker_starts_it(
+    command: str, serve: StartServer, postgres_url: str, tmp_path: Path
+) -> None:
+    for shown, here in {
+        "postgresql://wavemock@db/wavemock": postgres_url,
+        "/shared/wavemock": str(tmp_path),
+        "/models/FLUX.1-dev": f"{OURS}/dev",
+        "/models/FLUX.1-schnell": f"{OURS}/schnell",
+        "cuda:0": "cpu",
+    }.items():
+        command = command.replace(shown, here)
+    words = shlex.split(command)[1:]
+    if words[0] == "serve":
+        url = serve(*words[1:]).url
+        assert requests.get(f"{url}/_mock/health", timeout=30).json()["data"]["backend"] == "gpu"
+        return
+    serve("--backend", "gpu", "--workers-elsewhere", "--store", postgres_url, "--data", str(tmp_path))
+    run = [sys.executable, "-W", "ignore", "-m", "mock_server", *words]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(run, stdout=subprocess.PIPE, env=env, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert "is ready" in process.stdout.readline()
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def test_the_commands_of_the_documents_are_found() -> None:
+    assert len(commands("README.md")) == 3
+    assert len(commands("reference_backend/README.md")) == 2
