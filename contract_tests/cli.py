@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ import click
 from contract_tests.case import LAYERS
 
 if TYPE_CHECKING:
-    from contract_tests.case import Case, Report
-    from contract_tests.run import Options
-    from contract_tests.session import Session
+    from contract_tests.case import Report
+    from contract_tests.parity import Parity
+    from contract_tests.sides import Side
 
 _NEEDED = ("httpx", "hypothesis", "jinja2", "openapi_core", "rich", "schemathesis")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -71,6 +71,10 @@ def _is_address(url: str) -> bool:
     return known and url.isprintable() and not set(url) & set(" ?#")
 
 
+def _addresses(context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_address(context, parameter, url) for url in urls)
+
+
 def _address(_context: click.Context, parameter: click.Parameter, url: str) -> str:
     if not _is_address(url):
         raise click.BadParameter(f"{url!r} is no address; write http://HOST:PORT.", param=parameter)
@@ -78,7 +82,10 @@ def _address(_context: click.Context, parameter: click.Parameter, url: str) -> s
 
 
 @click.command()
-@click.argument("url", callback=_address)
+@click.argument("urls", nargs=-1, callback=_addresses, metavar="URL [URL_B]")
+@click.option(
+    "--parity", is_flag=True, help="Run the same against URL and URL_B, and show both side by side."
+)
 @click.option(
     "--api-key",
     "key",
@@ -140,44 +147,63 @@ def _address(_context: click.Context, parameter: click.Parameter, url: str) -> s
     "--table", type=_FILE, metavar="FILE", help="Use this table of fields instead of the built-in one."
 )
 @click.option("--list", "listed", is_flag=True, help="Print the ids of the cases, and send nothing.")
-def verify(report: Path | None, listed: bool, strict: bool, table: Path | None, **flags: Any) -> None:
+def verify(
+    urls: tuple[str, ...], parity: bool, report: Path | None, listed: bool, strict: bool, **flags: Any
+) -> None:
     """Tell whether the server at URL keeps the documented contract.
 
     \b
     Exit code 0: every promise that was looked at is kept. 1: one is broken.
     2: it could not be told. What could not be proven is counted, and said.
+
+    With --parity, that holds for both servers, URL and URL_B: 0 says that both keep
+    all that was looked at. What only one of them could not be seen to keep is shown,
+    and so is what one has in its answers and the other has not.
     """
+    _check_number(urls, parity=parity)
     _require_extra()
     from contract_tests.document import BadDocument
-    from contract_tests.run import BadOptions, Options, chosen, open_session
+    from contract_tests.run import BadOptions, Options
+    from contract_tests.sides import open_side
     from contract_tests.table import DOCUMENTED, BadTable
 
-    options = Options(**flags, table=table or DOCUMENTED)
-    with _told_plainly(BadOptions, BadTable, BadDocument):
-        session = open_session(options)
-    with contextlib.closing(session.target):
-        with _told_plainly(BadOptions):
-            cases = chosen(session, options)
+    flags["table"] = flags["table"] or DOCUMENTED
+    options = [Options(url=url, **flags) for url in urls]
+    with contextlib.ExitStack() as stack:
+        sides = []
+        with _told_plainly(BadOptions, BadTable, BadDocument):
+            for each in options:
+                sides.append(open_side(each, *options))
+                stack.callback(sides[-1].session.target.close)
         if listed:
-            _print("\n".join(case.id for case in cases))
+            _print("\n".join(case.id for case in sides[0].cases))
             return
-        sys.exit(_verified(session, cases, options, report, strict))
+        sys.exit(_verified(sides, report, strict=strict))
 
 
-def _verified(
-    session: Session, cases: list[Case], options: Options, directory: Path | None, strict: bool
-) -> int:
+def _check_number(urls: tuple[str, ...], *, parity: bool) -> None:
+    if not urls:
+        raise click.UsageError("Missing argument 'URL'." if not parity else "--parity: name two servers.")
+    if parity and len(urls) != 2:
+        raise click.UsageError(f"--parity: name two servers, not {len(urls)}.")
+    if not parity and len(urls) != 1:
+        raise click.UsageError("There is more than one server; --parity compares two.")
+
+
+def _verified(sides: Sequence[Side], directory: Path | None, *, strict: bool) -> int:
+    from contract_tests.case import Report
     from contract_tests.report.terminal import progress
-    from contract_tests.run import examine
+    from contract_tests.sides import examine_sides
 
     if directory is not None:
         with _refused_report(directory):  # better now than after an hour
             directory.mkdir(parents=True, exist_ok=True)
-    with progress(len(cases)) as told:
-        outcome = examine(session, cases, options, told)
+    with progress(sum(len(side.cases) for side in sides)) as told:
+        outcome = examine_sides(sides, told)
     _deliver(outcome, directory)
-    code = outcome.exit_code
-    return 1 if strict and code == 0 and outcome.of("not proven") else code
+    reports = (outcome,) if isinstance(outcome, Report) else (outcome.one, outcome.other)
+    unproven = any(report.of("not proven") for report in reports)
+    return 1 if strict and outcome.exit_code == 0 and unproven else outcome.exit_code
 
 
 @contextlib.contextmanager
@@ -188,21 +214,11 @@ def _refused_report(directory: Path) -> Iterator[None]:
         raise _Refused(f"--report {directory}: {error.strerror or error}") from error
 
 
-def _deliver(outcome: Report, directory: Path | None) -> None:
-    """Prints a report and writes its files; what was found is told even where they cannot be written."""
-    from rich.console import Console
+def _deliver(outcome: Report | Parity, directory: Path | None) -> None:
+    from contract_tests.report.delivery import deliver
 
-    from contract_tests.report.files import write
-    from contract_tests.report.terminal import show
-
-    try:
-        if directory is not None:
-            with _refused_report(directory):
-                write(outcome, directory)
-    finally:
-        # Where nobody reads on, Rich ends the program with 1; the exit code is still that of the verdict.
-        with contextlib.suppress(SystemExit):
-            show(outcome, Console(), directory)
+    with _refused_report(directory) if directory is not None else contextlib.nullcontext():
+        deliver(outcome, directory)
 
 
 def _print(text: str) -> None:

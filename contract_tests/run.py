@@ -25,7 +25,8 @@ from contract_tests.watch import Watch
 _KEPT = 3
 _KIND_RATE = 5.0
 _KEY = re.compile("[!-~]+")
-_INTERRUPTED = "it was interrupted"
+INTERRUPTED = "it was interrupted"
+"""Why a run stopped that somebody ended by Ctrl-C."""
 
 CASES: Mapping[str, Callable[[Session], Iterator[Case]]] = {
     "boundary": boundary.cases,
@@ -131,7 +132,7 @@ def chosen(session: Session, options: Options) -> list[Case]:
     Where only judges are asked for, all that they are to judge is among them; a report leaves that out.
     Raises BadOptions where there are none, or none of a name that is asked for.
     """
-    layers = _layers(options)
+    layers = layers_of(options)
     everything = [
         case
         for layer in LAYERS
@@ -154,7 +155,7 @@ def _asked_for(case: Case, layers: Collection[str], patterns: Collection[str]) -
     return case.layer in layers and (not patterns or any(_matches(case, each) for each in patterns))
 
 
-def _layers(options: Options) -> tuple[str, ...]:
+def layers_of(options: Options) -> tuple[str, ...]:
     """Those asked for, or all; raw bytes go to other people's machines only where somebody asks for it."""
     local = options.app is not None or is_local(options.url)
     return options.layers or tuple(layer for layer in LAYERS if local or layer != "raw")
@@ -184,7 +185,7 @@ def examine(
 ) -> Report:
     """Runs the cases; after the target has gone, or somebody pressed Ctrl-C, the rest is not proven."""
     began = time.perf_counter()
-    layers = _layers(options)
+    layers = layers_of(options)
     stopped = ""
     findings = []
     try:
@@ -205,6 +206,8 @@ def examine(
                     message=stopped,
                     exchanges=tuple(_discreet(each, options.key) for each in session.exchanges[-_KEPT:]),
                 )
+                if stopped == INTERRUPTED:  # a target that is gone works on nothing
+                    session.end_tasks()
         findings.append(finding)
         told(finding)
     return Report(
@@ -222,7 +225,7 @@ def examine(
 
 
 def _reason(error: Stopped | KeyboardInterrupt, options: Options) -> str:
-    return without_key(str(error), options.key) if isinstance(error, Stopped) else _INTERRUPTED
+    return without_key(str(error), options.key) if isinstance(error, Stopped) else INTERRUPTED
 
 
 def _discreet(exchange: Exchange, key: str) -> Exchange:
@@ -255,12 +258,14 @@ def find(session: Session, case: Case) -> Finding:
     if telling is not None:
         exchanges = [each for each in exchanges if each is not telling] + [telling]
     key = session.target.key
-    return replace(
+    finding = replace(
         finding,
         message=without_key(finding.message, key),
         exchanges=tuple(_discreet(each, key) for each in exchanges),
         seconds=time.perf_counter() - began,
     )
+    session.end_tasks()
+    return finding
 
 
 def _mishap(error: Exception) -> str:
@@ -268,10 +273,11 @@ def _mishap(error: Exception) -> str:
     return f"{MISHAP} {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
 
 
-def command(options: Options) -> str:
-    """The command that repeats a run. A key is left to the environment."""
+def command(options: Options, other: str = "") -> str:
+    """The command that repeats a run, or that of two targets. A key is left to the environment."""
     usual = Options()
-    parts = ["wavemock", "verify", options.url, "--seed", str(options.seed)]
+    urls = ["--parity", options.url, other] if other else [options.url]
+    parts = ["wavemock", "verify", *urls, "--seed", str(options.seed)]
     for flag, name in _FLAGS.items():
         value = getattr(options, name)
         if value != getattr(usual, name):

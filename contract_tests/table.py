@@ -59,6 +59,11 @@ class Field:
         """Whether it is a text `W*H`, each of them in the range."""
         return self.kind == "string" and self.minimum is not None
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether it names an archive of pictures."""
+        return "archive" in self.note
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:

@@ -19,6 +19,8 @@ PROBE = Request(method="GET", path="/api/v3/predictions/0/result")
 """Asks for a result that nobody asked for."""
 KEEP_ALIVE_SECONDS = 2
 """Less than any server keeps a connection, so that none is found closed."""
+UPLOADS = "/api/v3/media/"
+"""Where files are sent to; no task is begun there."""
 _AGENT = "wavemock-verify"
 _TRIES = 4
 _LONGEST_WAIT = 60.0
@@ -252,7 +254,7 @@ class Target:
 
 
 def _may_begin(request: Request) -> bool:
-    return request.method == "POST" and not request.path.startswith("/_mock/")
+    return request.method == "POST" and not request.path.startswith(("/_mock/", UPLOADS))
 
 
 class Silence(Exception):

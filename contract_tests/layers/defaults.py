@@ -113,7 +113,7 @@ def _visible(model: Model) -> Iterator[Case]:
             how = "unless given" if value is None else f"given as {json.dumps(value)}"
             given = {} if value is None else {field.name: value}
             check = partial(look, field.default if value is None else value)
-            yield _case(model, field, f"{label}, {how}", partial(_seen, model, given, check))
+            yield _case(model, field, f"{label}, {how}", partial(_seen, model, field, given, check))
 
 
 def _other(field: Field) -> Any:
@@ -121,8 +121,8 @@ def _other(field: Field) -> Any:
     return f"{low}*{low + 64}" if field.is_size else min(high, 8)
 
 
-def _seen(model: Model, given: dict[str, Any], look: Look, session: Session) -> None:
-    name = str(session.submit(model, **given).get("id"))
+def _seen(model: Model, field: Field, given: dict[str, Any], look: Look, session: Session) -> None:
+    name = str(session.submit_to_finish(model, field, **given).get("id"))
     look(session, outputs_of(session, name, model.version))
 
 

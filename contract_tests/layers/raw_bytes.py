@@ -85,7 +85,7 @@ def text_field(model: Model) -> Field | None:
     texts = [
         each
         for each in model.request
-        if each.kind == "string" and not each.is_size and "archive" not in each.note and "[]" not in each.name
+        if each.kind == "string" and not each.is_size and not each.is_archive and "[]" not in each.name
     ]
     return min(texts, key=lambda each: not each.required, default=None)
 

@@ -171,7 +171,7 @@ def _texts(field: Field) -> Iterator[Value]:
     yield Value(label="a text", rule="type", value="a lighthouse", accepted=True, source=free)
     empty: Source = "page" if "an empty string" in field.note else "reading"
     yield Value(label="an empty text", rule="type", value="", accepted=True, source=empty)
-    if "archive" in field.note:
+    if field.is_archive:
         yield Value(label="an address", rule="type", value="https://example.com/a.zip", accepted=True)
     yield Value(label="one letter", rule="type", value="x", accepted=True, source="reading")
     text = "ein Leuchtturm, маяк, 灯台 \N{GRINNING FACE}\n\t\"'\\"

@@ -16,14 +16,14 @@ from rich.text import Text
 
 from contract_tests.case import Finding, Report, Verdict
 from contract_tests.report.cells import VERDICTS, Cell, cells, layers, models, reasons, tally
-from contract_tests.report.words import headline, said, story, word
+from contract_tests.report.words import WORD_VERDICTS, headline, said, story, word
 
 STYLES: Mapping[Verdict, str] = {"proven": "green", "refuted": "red", "not proven": "yellow"}
 _MOST_CELLS = 20
 _MOST_REASONS = 12
 _MOST_OF_A_LINE = 240
 _ANY_WIDTH = 1_000
-_INDENT = " " * 4
+INDENT = " " * 4
 _LABEL = 15
 
 
@@ -56,7 +56,7 @@ def progress(total: int, console: Console | None = None) -> Iterator[Callable[[F
             task,
             advance=1,
             counted=", ".join(f"{counted[each]} {each}" for each in VERDICTS),
-            case=_fit(said(finding.case.id), console),
+            case=fit(said(finding.case.id), console),
         )
 
     with bar:
@@ -68,27 +68,26 @@ def show(report: Report, console: Console, directory: Path | None = None) -> Non
     """Prints the whole report; `directory` is where the other reports are written."""
     if report.findings:
         console.print(_overview(report, console))
-        _line(console, "")
+        line(console, "")
     refuted = [each for each in cells(report).values() if each.verdict == "refuted"]
     for cell in refuted[:_MOST_CELLS]:
         _show_cell(report, cell, console)
     if len(refuted) > _MOST_CELLS:
         where = f"; all of them are in {said(str(directory))}" if directory else ""
-        _line(console, f"and {len(refuted) - _MOST_CELLS:,} more that are broken{where}", "bold red")
-        _line(console, "")
+        line(console, f"and {len(refuted) - _MOST_CELLS:,} more that are broken{where}", "bold red")
+        line(console, "")
     _show_reasons(report, console)
-    style: Mapping[str, Verdict] = {"kept": "proven", "broken": "refuted", "could not run": "not proven"}
-    _line(console, headline(report), f"bold {STYLES[style[word(report)]]}")
+    line(console, headline(report), f"bold {STYLES[WORD_VERDICTS[word(report)]]}")
 
 
-def _fit(text: str, console: Console) -> str:
+def fit(text: str, console: Console) -> str:
     """The text with what the console's encoding lacks shown by its escape."""
     return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
+def line(console: Console, text: str, style: str = "") -> None:
     """One line, never broken here, so that a command can be copied whole."""
-    console.print(Text(_fit(text, console), style=style), soft_wrap=True)
+    console.print(Text(fit(text, console), style=style), soft_wrap=True)
 
 
 Columns = Mapping[str, Callable[[Sequence[Finding]], str]]
@@ -123,7 +122,7 @@ def _table(report: Report, columns: Columns, console: Console) -> Table:
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 0))
     table.add_column("model", overflow="fold")
     for name in columns:
-        table.add_column(Text(_fit(said(name), console)), justify="right", no_wrap=True)
+        table.add_column(Text(fit(said(name), console)), justify="right", no_wrap=True)
     for model in models(report):
         found = [each for each in report.findings if each.case.model == model]
         table.add_row(*_row(said(model) or "the target", found, columns, console), style=_style(found))
@@ -133,7 +132,7 @@ def _table(report: Report, columns: Columns, console: Console) -> Table:
 
 
 def _row(name: str, findings: Sequence[Finding], columns: Columns, console: Console) -> list[Text]:
-    return [Text(_fit(text, console)) for text in (name, *(column(findings) for column in columns.values()))]
+    return [Text(fit(text, console)) for text in (name, *(column(findings) for column in columns.values()))]
 
 
 def _style(findings: Iterable[Finding]) -> str:
@@ -143,31 +142,32 @@ def _style(findings: Iterable[Finding]) -> str:
 def _show_cell(report: Report, cell: Cell, console: Console) -> None:
     finding, *others = cell.worst
     name = " ".join(said(part) for part in (cell.model, cell.field, cell.rule) if part)
-    _line(console, f"refuted: {name} ({len(others) + 1} of {len(cell.findings)})", "bold red")
+    line(console, f"refuted: {name} ({len(others) + 1} of {len(cell.findings)})", "bold red")
     for label, text in story(report, finding, _MOST_OF_A_LINE):
-        start = f"{_INDENT}{label + ':':<{_LABEL}}"
+        start = f"{INDENT}{label + ':':<{_LABEL}}"
         if label in {"sent", "again"}:
-            _line(console, start + text)
+            line(console, start + text)
         else:
-            _wrapped(console, start, text)
-    _line(console, "")
+            wrapped(console, start, text)
+    line(console, "")
 
 
-def _wrapped(console: Console, start: str, text: str) -> None:
+def wrapped(console: Console, start: str, text: str) -> None:
+    """A text of as many lines as it takes, `start` before the first, and as much room before the others."""
     width = max(console.width, len(start) + 20)
     rest = " " * len(start)
     for each in textwrap.wrap(text, width, initial_indent=start, subsequent_indent=rest) or [start]:
-        _line(console, each.rstrip())
+        line(console, each.rstrip())
 
 
 def _show_reasons(report: Report, console: Console) -> None:
     found = reasons(report)
     if not found:
         return
-    _line(console, "not proven, because", f"bold {STYLES['not proven']}")
+    line(console, "not proven, because", f"bold {STYLES['not proven']}")
     for reason, number in found[:_MOST_REASONS]:
-        _wrapped(console, f"{number:>7,}  ", said(reason))
+        wrapped(console, f"{number:>7,}  ", said(reason))
     if len(found) > _MOST_REASONS:
         rest = found[_MOST_REASONS:]
-        _line(console, f"{sum(number for _, number in rest):>7,}  for {len(rest):,} other reasons")
-    _line(console, "")
+        line(console, f"{sum(number for _, number in rest):>7,}  for {len(rest):,} other reasons")
+    line(console, "")

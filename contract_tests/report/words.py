@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from contract_tests.exchange import ELIDED, curl, secret, shown
@@ -12,9 +13,15 @@ from contract_tests.layers.raw_replay import command as raw_command
 from contract_tests.report.cells import tally
 
 if TYPE_CHECKING:
-    from contract_tests.case import Case, Finding, Report
+    from contract_tests.case import Case, Finding, Report, Verdict
     from contract_tests.exchange import Exchange, Headers
 
+VERDICT_WORDS = ("kept", "broken", "could not run")
+"""The verdict on a whole run by its exit code."""
+WORD_VERDICTS: Mapping[str, Verdict] = dict(
+    zip(VERDICT_WORDS, ("proven", "refuted", "not proven"), strict=True)
+)
+"""The verdict on one case that a verdict on a whole run is shown like."""
 _MOST_OF_A_BODY = 400
 _MOST_OF_A_COMMAND = 6_000
 _MOST_OF_A_HEADER = 300
@@ -102,7 +109,7 @@ def story(report: Report, finding: Finding, most: int = _MOST_OF_A_BODY) -> list
 
 def word(report: Report) -> str:
     """The verdict on the whole run: kept, broken or could not run."""
-    return ("kept", "broken", "could not run")[report.exit_code]
+    return VERDICT_WORDS[report.exit_code]
 
 
 def counts(report: Report) -> str:

@@ -1,0 +1,1 @@
+"""Reports of two targets side by side, one module per form."""
