@@ -31,9 +31,7 @@ _OPTIONS = (
     click.option(
         "--checkpoint-schnell", metavar="DIR|ID", help="The same for FLUX.1 schnell. [default: as above]"
     ),
-    click.option(
-        "--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda or cuda:1."
-    ),
+    click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda or cuda:1."),
     click.option(
         "--dtype",
         type=click.Choice(["auto", "bf16", "fp16", "fp32"]),

@@ -198,6 +198,13 @@ def test_the_terminal_shows_both_sides_of_all_that_is_not_alike() -> None:
     assert said.splitlines()[-1] == HEADLINE
 
 
+def test_the_terminal_tells_silence_from_nothing_to_answer() -> None:
+    silent = replace(a_finding("refuted"), exchanges=(replace(an_exchange(), status=0),))
+    said = printed(both((silent, replace(a_finding("not proven"), exchanges=()))))
+    assert "    A: refuted, no answer" in said
+    assert "    B: not proven, nothing sent" in said
+
+
 def test_the_terminal_counts_layers_and_models_for_both() -> None:
     found = re.findall(
         r"^(boundary|raw|v3/flux-schnell-lora|all) +(\S+) +(\S+)$", printed(MIXED), re.MULTILINE

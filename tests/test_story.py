@@ -38,7 +38,7 @@ def commands(document: str) -> list[str]:
 @pytest.fixture(scope="module")
 def real() -> Iterator[Server]:
     """A server with a worker on the small model."""
-    server = start_server("--backend", "gpu", env={"OMP_NUM_THREADS": "2"})
+    server = start_server("--backend", "gpu")
     yield server
     server.stop()
 

@@ -69,7 +69,8 @@ def found(pair: Pair) -> list[tuple[str, Finding]]:
 def telling(finding: Finding) -> str:
     """A verdict, the status of the last answer, and the message, in one line."""
     status = status_of(finding)
-    answer = "no answer" if status is None else f"HTTP {status}"
+    silent = "no answer" if finding.exchanges else "nothing sent"
+    answer = silent if status is None else f"HTTP {status}"
     return f"{finding.verdict}, {answer}" + (f": {said(finding.message)}" if finding.message else "")
 
 
