@@ -177,7 +177,10 @@ class Supervisor:
         """Runs a worker to its end: its exit code, and whether it had been at it for a while."""
         sound = threading.Event()
         # Its standard input ends with this process, however that ends, and the worker with it.
-        with subprocess.Popen(self._command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own
+        # A session of its own: a Ctrl-C at the terminal is for the server, which tells the worker once.
+        with subprocess.Popen(  # noqa: S603 - our own
+            self._command, stdin=subprocess.PIPE, start_new_session=True
+        ) as process:
             with self._lock:
                 self._process = process
                 if self._stopping.is_set():

@@ -71,6 +71,21 @@ def test_what_a_training_has_come_to_is_seen_inside(real: Server) -> None:
     assert training["job"]["progress"]["done"] == training["job"]["progress"]["of"] == 200
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [each for child in map(int, found) for each in (child, *children(child))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_worker_that_is_killed_is_followed_by_another(real: Server) -> None:
+    for each in children(real.process.pid):
+        os.kill(each, signal.SIGKILL)
+    client = wavespeed.Client(api_key="any-key", base_url=real.url)
+    given = {"prompt": "a red circle", "size": "512*512", "enable_base64_output": False}
+    assert client.run("wavespeed-ai/flux-schnell-lora", given, poll_interval=0.2)["outputs"]
+
+
 @pytest.mark.parametrize("command", commands("README.md") + commands("reference_backend/README.md"))
 def test_a_command_that_starts_a_server_or_a_worker_starts_it(
     command: str, serve: StartServer, postgres_url: str, tmp_path: Path

@@ -185,7 +185,7 @@ def _strike(kind: str, shape: Shape, store: SqlStore, dice: random.Random) -> in
         shape.cluster.start()
     else:
         among = shape.servers if kind == "server" else shape.workers
-        # While one is stopped another takes its job over, so that one may be killed but not be stopped as well.
+        # While one is stopped another takes its job over: that one may be killed, but not be stopped too.
         enough = all if kind == "stop" else any
         _until(lambda: enough(each.works() for each in among), machines, f"no {kind} comes up again")
         target = dice.choice([each for each in among if each.works()])
