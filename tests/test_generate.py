@@ -102,7 +102,7 @@ def test_strength_orders_how_far_the_picture_departs_from_the_image(tiny_dev: Fl
     # A scene, since the small model knows nothing else: of a photograph it leaves little at any strength.
     image = picture(tiny_dev, "a large red circle on the left with a green background", steps=10)
     prompt = "a large blue square on the right with a yellow background"
-    given = {"prompt": prompt, "image": image, "steps": 10}
+    given: dict[str, Any] = {"prompt": prompt, "image": image, "steps": 10}
     far = [distance(picture(tiny_dev, strength=each, **given), image) for each in (0, 0.1, 0.2, 0.5, 1)]
     assert far == sorted(far)
     assert far[0] == 0 < far[1] < far[4] / 2
