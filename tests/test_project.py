@@ -87,7 +87,7 @@ def test_the_readme_has_the_two_commands() -> None:
 def test_every_command_of_the_documents_is_run_by_a_test() -> None:
     # Those of workers are run by test_story.py, and what they need is installed by tox for all tests.
     known = {command for command in found_in_all() if re.match(OF_WORKERS, command)}
-    known |= {INSTALL, TEST, *CURLS, *SERVES, *TOX, *IN_CI, *PYTEST, *BESIDE, *OF_THE_BENCH}
+    known |= {INSTALL, TEST, *CURLS, *SERVES, *TOX, *IN_CI, *PYTEST, *BESIDE, *PARITY, *OF_THE_BENCH}
     assert not found_in_all() - known
 
 
@@ -159,11 +159,12 @@ IN_CI = ["pip install '.[verify]'", "wavemock serve &"]
 IN_CI += ["wavemock verify http://127.0.0.1:8080 --wait 30 --report verify-report"]
 PYTEST = [command for command in commands("README.md") if command.startswith("pytest ")]
 BESIDE = [command for command in commands("README.md") if re.match("wavemock (proxy|drift) ", command)]
+PARITY = [command for command in commands("README.md") if command.startswith("wavemock verify --parity")]
 SERVES = [
     command
     for command in commands("README.md")
     if command.startswith("wavemock ")
-    and command not in {*IN_CI, *BESIDE}
+    and command not in {*IN_CI, *BESIDE, *PARITY}
     and not re.match(OF_WORKERS, command)
 ]
 
@@ -247,6 +248,15 @@ def test_the_pytest_commands_of_the_readme_run(on_8080: Server, tmp_path: Path) 
             check=False,
         )
         assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_the_parity_command_of_the_readme_runs(on_8080: Server, serve: StartServer, tmp_path: Path) -> None:
+    [command] = PARITY
+    words = command.replace("http://127.0.0.1:8080", on_8080.url).split()[1:]
+    words[-1] = serve().url
+    run = [sys.executable, "-W", "ignore", "-m", "mock_server", *words, "--layer", "protocol"]
+    run += ["--only", "v3/flux-schnell-lora"]
+    assert subprocess.run(run, cwd=tmp_path, capture_output=True, check=False).returncode == 0
 
 
 def test_the_proxy_and_drift_commands_of_the_readme_run(on_8080: Server, tmp_path: Path) -> None:
