@@ -11,6 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY openapi openapi
 COPY contract_tests contract_tests
 COPY mock_server mock_server
+COPY reference_backend reference_backend
 RUN python -m venv /opt/wavemock && /opt/wavemock/bin/pip install --no-cache-dir .
 
 FROM python:3.13-slim
