@@ -74,6 +74,8 @@ class Client:
 MakeClient = Callable[..., Client]
 
 LONGEST = (
+    "test_mutants.py",
+    "test_verify.py",
     "test_schemathesis.py",
     "test_schemathesis_seeds.py",
     "test_soak.py",
