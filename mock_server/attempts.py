@@ -8,6 +8,10 @@ from dataclasses import replace
 
 from mock_server.prediction import Event, Prediction, Status
 
+PROGRESS = "progress"
+"""The kind of a note that tells how far a job is: `stage`, `done`, `of`, and `at` in milliseconds."""
+REMARKS = "remarks"
+"""The kind of a note with what the worker has to tell the author of the request."""
 MOST_ATTEMPTS = 3
 """A job that has lost its worker so often is not tried again: it may be what kills them."""
 

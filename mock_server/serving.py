@@ -16,7 +16,14 @@ import click
 
 from mock_server.errors import BadConfiguration
 from mock_server.welcome import say_ready
-from mock_server.working import WORKER_FLAGS, flags_of, require_extra, worker_beside, worker_options
+from mock_server.working import (
+    WORKER_FLAGS,
+    flags_of,
+    require_extra,
+    retention_option,
+    worker_beside,
+    worker_options,
+)
 
 if TYPE_CHECKING:
     from mock_server.app import Settings
@@ -151,15 +158,7 @@ class Unusable(click.ClickException):
     metavar="N",
     help="How many requests to remember for /_mock/requests and the audit; 0 for none.",
 )
-@click.option(
-    "--retention",
-    "retention_days",
-    default=7.0,
-    show_default=True,
-    type=click.FloatRange(0.001),
-    metavar="DAYS",
-    help="How long outputs and uploads are kept, on the server's clock.",
-)
+@retention_option
 @click.option(
     "--backend",
     type=click.Choice(["simulated", "gpu"]),

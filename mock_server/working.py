@@ -94,6 +94,18 @@ WORKER_FLAGS = (
 """The names of their parameters."""
 
 
+retention_option = click.option(
+    "--retention",
+    "retention_days",
+    default=7.0,
+    show_default=True,
+    type=click.FloatRange(0.001),
+    metavar="DAYS",
+    help="How long outputs and uploads are kept, on the server's clock.",
+)
+"""Of the server, and of each worker, which keeps the outputs."""
+
+
 def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a worker to a command; its parameters bear their names."""
     for option in reversed(_OPTIONS):
@@ -104,21 +116,15 @@ def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def flags_of(values: Mapping[str, Any]) -> list[str]:
     """The flags of a worker as a command line, from the values that a command was given."""
     flags: list[str] = []
-    for name in (
-        "checkpoint",
-        "checkpoint_schnell",
-        "device",
-        "dtype",
-        "attention",
-        "safety",
-        "loras",
-        "processes",
-    ):
-        if values[name] is not None:
-            flags += [f"--{name.replace('_', '-')}", str(values[name])]
-    for host in values["fetch_from"]:
-        flags += ["--fetch-from", host]
-    return flags + ["--compile"] * values["compile"] + ["--hub"] * values["hub"]
+    for name in WORKER_FLAGS:
+        flag, value = f"--{name.replace('_', '-')}", values[name]
+        if isinstance(value, bool):
+            flags += [flag] * value
+        else:
+            several = value if isinstance(value, tuple) else () if value is None else (value,)
+            for each in several:
+                flags += [flag, str(each)]
+    return flags
 
 
 def require_extra() -> None:

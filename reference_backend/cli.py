@@ -11,7 +11,7 @@ import click
 
 from mock_server.errors import BadConfiguration, StoreUnavailable
 from mock_server.serving import Unusable
-from mock_server.working import worker_options
+from mock_server.working import retention_option, worker_options
 from reference_backend.settings import WorkerSettings
 
 _SETTINGS = [each.name for each in fields(WorkerSettings)]
@@ -53,15 +53,7 @@ class _NotNow(click.ClickException):
     metavar="SECONDS",
     help="A job that takes longer has failed. [default: no limit]",
 )
-@click.option(
-    "--retention",
-    "retention_days",
-    default=7.0,
-    show_default=True,
-    type=click.FloatRange(0.001),
-    metavar="DAYS",
-    help="How long results are kept, on the server's clock.",
-)
+@retention_option
 @click.option(
     "--runner", default="reference_backend.jobs:make_runner", hidden=True, metavar="MODULE:FUNCTION"
 )

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from mock_server import attempts
-from mock_server.attempts import Outdated
+from mock_server.attempts import PROGRESS, REMARKS, Outdated
 from mock_server.backend import seed_of
 from mock_server.clock import ManualClock, SystemClock
 from mock_server.errors import BadConfiguration, StoreUnavailable
@@ -24,10 +24,7 @@ from reference_backend.folders import Folders, discard, folders_of, remove_folde
 from reference_backend.job import Done, Job
 from reference_backend.queue import Ticket
 from reference_backend.stopping import Stop
-from reference_backend.watching import PROGRESS, failed, watch
-
-REMARKS = "remarks"
-"""The kind of a note with what a job's runner has to tell the author of the request."""
+from reference_backend.watching import failed, watch
 
 _LONGEST_PAUSE = 2.0
 _READY_SECONDS = 0.1

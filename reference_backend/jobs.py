@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image
 
 from mock_server.errors import BadConfiguration
-from mock_server.outputs import result_name
 from mock_server.sql_store import SqlStore
 from reference_backend.dataset import Dataset, Example, read_dataset
 from reference_backend.fetch import fetcher_for
@@ -222,5 +221,4 @@ def _result(settings: WorkerSettings, session: str, prediction_id: str, name: st
     prediction = store.session(session).get(prediction_id)
     if prediction is None or not prediction.job or name not in prediction.events[-1].outputs:
         return None
-    results = folders_of(settings.data, session).results
-    return results / result_name(prediction_id, prediction.attempt, name)
+    return folders_of(settings.data, session).result(prediction_id, prediction.attempt, name)

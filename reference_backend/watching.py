@@ -6,7 +6,7 @@ import time
 import msgspec
 
 from mock_server import attempts
-from mock_server.attempts import Outdated
+from mock_server.attempts import PROGRESS, Outdated
 from mock_server.clock import Clock
 from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Event, Status
@@ -14,9 +14,6 @@ from mock_server.store import Store
 from reference_backend.child import Broken, Child, Failed, Progress, Stopped
 from reference_backend.job import Done, Job
 from reference_backend.stopping import Stop
-
-PROGRESS = "progress"
-"""The kind of a note that tells how far a job is: `stage`, `done`, `of`, and `at` in milliseconds."""
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.25

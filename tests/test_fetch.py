@@ -1,16 +1,15 @@
 """Fetching from hosts: only from where the operator allows, only as much, only as long."""
 
 import io
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate_for
 from sites import Answer, Site, moved, ok, site
 
 from mock_server.errors import BadConfiguration
@@ -404,17 +403,7 @@ def test_a_request_says_nothing_of_this_server(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate and its key for the name files.test, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    names = ["-subj", "/CN=files.test", "-addext", "subjectAltName=DNS:files.test"]
-    subprocess.run(
-        [*command, *names, "-keyout", file, "-out", f"{file}.crt"], check=True, capture_output=True
-    )
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
+    return certificate_for("files.test", tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

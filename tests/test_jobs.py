@@ -1,18 +1,18 @@
 """The server's side of tasks that a worker does; the store is told what such a one would tell."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
 import requests
 from receiver import receiving
 from sqlalchemy import create_engine, text
+from workplace import until
 
 from conftest import Client, MakeClient, StartServer
 from mock_server import attempts
@@ -144,14 +144,6 @@ def test_a_model_that_no_worker_knows_is_simulated_and_says_so(
     inside = client.inside(answer.json()["data"]["id"])
     assert "job" not in inside
     assert inside["warnings"] == ["no worker knows me/flux-schnell-lora: simulated"]
-
-
-def until(truth: Callable[[], bool]) -> None:
-    """Looks again and again until something is so, or far too much time has passed."""
-    deadline = monotonic() + 30
-    while not truth():
-        assert monotonic() < deadline
-        sleep(0.01)
 
 
 def test_the_end_of_a_job_is_reported_once_though_two_servers_watch(

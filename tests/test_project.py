@@ -18,13 +18,13 @@ import pytest
 import requests
 import wavespeed
 import yaml
+from documents import ROOT, blocks, commands
 
 from conftest import Server, StartServer, start_server
 from mock_server.audit.rules import rules_table
 from mock_server.faults import KINDS
 from mock_server.scenarios import SCENARIOS
 
-ROOT = Path(__file__).parent.parent
 BENCH = "mock_server/README.md"
 PACKAGES = ("mock_server", "contract_tests", "reference_backend")
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "openapi/README.md", BENCH]
@@ -32,16 +32,6 @@ DOCUMENTS += [f"reference_backend/{each}" for each in ("README.md", "TRAINING.md
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/wavemock serve"
 OF_WORKERS = r"wavemock (serve --backend gpu|worker )|pip install '[a-z.]+\[reference\]'"
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands(document: str) -> list[str]:
-    """Every command in a document, without the remark behind it."""
-    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line.strip()]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The whole story offline, as the documentation tells it: upload pictures, train, use what was learnt."""
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -12,27 +11,23 @@ from pathlib import Path
 import pytest
 import requests
 import wavespeed
+from documents import ROOT, blocks, commands
 from PIL import Image, ImageStat
 
 from conftest import Server, StartServer, start_server
 
 pytest_plugins = ("postgres",)
 
-ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "reference_backend"
-OURS = str(REFERENCE / "tiny")
+OURS = str(ROOT / "reference_backend/tiny")
 
 
-def blocks(document: str, language: str) -> list[str]:
-    text = (ROOT / document).read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def commands(document: str) -> list[str]:
-    """The commands of a document that have to do with workers, without the remarks behind them."""
-    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
-    bare = [re.sub(r"\s+#.*", "", line) for line in lines]
-    return [line for line in bare if line.startswith(("wavemock worker", "wavemock serve --backend gpu"))]
+def of_workers(document: str) -> list[str]:
+    """The commands of a document that have to do with workers."""
+    return [
+        line
+        for line in commands(document)
+        if line.startswith(("wavemock worker", "wavemock serve --backend gpu"))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +81,7 @@ def test_a_worker_that_is_killed_is_followed_by_another(real: Server) -> None:
     assert client.run("wavespeed-ai/flux-schnell-lora", given, poll_interval=0.2)["outputs"]
 
 
-@pytest.mark.parametrize("command", commands("README.md") + commands("reference_backend/README.md"))
+@pytest.mark.parametrize("command", of_workers("README.md") + of_workers("reference_backend/README.md"))
 def test_a_command_that_starts_a_server_or_a_worker_starts_it(
     command: str, serve: StartServer, postgres_url: str, tmp_path: Path
 ) -> None:
@@ -115,5 +110,5 @@ def test_a_command_that_starts_a_server_or_a_worker_starts_it(
 
 
 def test_the_commands_of_the_documents_are_found() -> None:
-    assert len(commands("README.md")) == 3
-    assert len(commands("reference_backend/README.md")) == 2
+    assert len(of_workers("README.md")) == 3
+    assert len(of_workers("reference_backend/README.md")) == 2

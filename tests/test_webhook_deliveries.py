@@ -4,10 +4,8 @@ import asyncio
 import hashlib
 import hmac
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from certificates import certificate_for
 
 from mock_server.clock import ManualClock
 from mock_server.errors import StoreUnavailable
@@ -649,17 +648,7 @@ def test_a_receiver_that_does_not_speak_tls_does_not_hold_anybody_up() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate and its key for the name hook.test, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    names = ["-subj", "/CN=hook.test", "-addext", "subjectAltName=DNS:hook.test"]
-    subprocess.run(
-        [*command, *names, "-keyout", file, "-out", f"{file}.crt"], check=True, capture_output=True
-    )
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
+    return certificate_for("hook.test", tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize(("host", "state"), [("hook.test", "delivered"), ("other.test", "pending")])

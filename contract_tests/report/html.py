@@ -28,7 +28,7 @@ from contract_tests.report.words import (
 )
 
 _HERE = Path(__file__).parent
-_GLYPHS: Mapping[Verdict, str] = {"proven": "✓", "refuted": "✗", "not proven": "?"}
+GLYPHS: Mapping[Verdict, str] = {"proven": "✓", "refuted": "✗", "not proven": "?"}
 _ROOM = 1_200_000  # characters for all that was sent and came back, which keeps the file below 3 MB
 _MOST_BEFORE = 6
 _LINES = "\n\t"
@@ -118,8 +118,8 @@ def render(report: Report) -> str:
         _square(report, cell, f"c{number}", told)
         for number, cell in enumerate(cells(report).values(), start=1)
     ]
-    return _template().render(
-        css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of ours
+    return template(_HERE / "report.html.jinja").render(
+        css=style(),
         word=word(report),
         counts=counts(report),
         stopped=said(report.stopped),
@@ -129,20 +129,26 @@ def render(report: Report) -> str:
         matrices=[_matrix(report, model, squares) for model in dict.fromkeys(map(_name, models(report)))],
         squares={each: [square for square in squares if square.verdict == each] for each in VERDICTS},
         reasons=[(said(reason), number) for reason, number in reasons(report)],
-        glyphs=_GLYPHS,
+        glyphs=GLYPHS,
     )
 
 
+def style() -> Markup:
+    """The style sheet of every page."""
+    return Markup((_HERE / "report.css").read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
+
+
 @cache
-def _template() -> Template:
+def template(file: Path) -> Template:
+    """A page to be filled in; whatever is put into it is escaped."""
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(file.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(file.name)
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

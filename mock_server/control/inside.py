@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mock_server.attempts import PROGRESS, REMARKS
 from mock_server.backend import seed_of
 from mock_server.desk import Call, Desk, base_url, result_url, timestamp
 from mock_server.errors import Refusal
@@ -85,8 +86,8 @@ def inside(desk: Desk, call: Call, prediction: Prediction) -> dict[str, Any] | N
 
 def _job(desk: Desk, prediction: Prediction) -> dict[str, Any]:
     """How far the work is, and what the worker has to say about the request."""
-    progress = desk.store.note("progress", prediction.id)
-    remarks = desk.store.note("remarks", prediction.id)
+    progress = desk.store.note(PROGRESS, prediction.id)
+    remarks = desk.store.note(REMARKS, prediction.id)
     return {
         "attempt": prediction.attempt,
         "worker": prediction.worker,

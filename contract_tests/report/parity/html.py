@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from contract_tests.case import Finding, Report, Verdict
 from contract_tests.parity import Outcome, Pair, Parity, status_of
 from contract_tests.report.cells import VERDICTS
+from contract_tests.report.html import GLYPHS, style, template
 from contract_tests.report.parity.words import Row, counts, found, rows, shown, sides, stops, word
 from contract_tests.report.words import again, body, claim, command, duration, said
 
 _HERE = Path(__file__).parent
-_GLYPHS: Mapping[Verdict, str] = {"proven": "✓", "refuted": "✗", "not proven": "?"}
 _HEADS: Mapping[Outcome, str] = {
     "differs": "Differs",
     "broken by both": "Broken by both",
@@ -64,8 +60,8 @@ class _Part:
 
 def render(parity: Parity) -> str:
     """The page."""
-    return _template().render(
-        css=Markup((_HERE.parent / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of ours
+    return template(_HERE / "parity.html.jinja").render(
+        css=style(),
         word=word(parity),
         counts=counts(parity),
         stops=list(stops(parity)),
@@ -77,20 +73,8 @@ def render(parity: Parity) -> str:
             (len(each.cases), said(each.request), said(each.says), shown(each)) for each in parity.remarks
         ],
         verdicts=VERDICTS,
-        glyphs=_GLYPHS,
+        glyphs=GLYPHS,
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("parity.html.jinja")
 
 
 def _facts(parity: Parity) -> list[tuple[str, str]]:
