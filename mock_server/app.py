@@ -16,6 +16,7 @@ from connexion.resolver import Resolver
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
+from mock_server.addresses import read_allowed
 from mock_server.backend import JobBackend, SimulatedBackend
 from mock_server.catalog import CURRENT, Catalog, Edition, edition_of, load_catalog
 from mock_server.clock import ManualClock, SystemClock
@@ -47,7 +48,6 @@ from mock_server.store import Store
 from mock_server.uploads import PATH as UPLOADS_PATH
 from mock_server.uploads import Uploads
 from mock_server.validation import compile_rules
-from mock_server.webhooks.addresses import read_allowed
 from mock_server.webhooks.courier import Courier
 from mock_server.webhooks.service import Bell, serve_forever
 
@@ -104,7 +104,10 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> ASGIApp:
     bell = Bell()
     jobs = _known_to_workers() if settings.backend == "gpu" else None
     desks = Desks(partial(_desk, settings, store, bell, jobs))
-    courier = Courier(allowed=read_allowed(settings.webhook_to), run=desks.root.run)
+    courier = Courier(
+        allowed=read_allowed(settings.webhook_to, option="--webhook-to", this_machine=True),
+        run=desks.root.run,
+    )
     return _connexion(settings, catalog, desks, courier, bell)
 
 

@@ -5,33 +5,25 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from ipaddress import ip_address
 from socket import SOCK_STREAM, getaddrinfo
 from typing import IO
 from urllib.parse import urljoin
 
 import httpx
 
-from mock_server.errors import BadConfiguration
-from mock_server.webhooks.addresses import Allowed, Lookup, NotAllowed, Pinned, read_allowed, resolve
+from mock_server.addresses import Allowed, Lookup, NotAllowed, Pinned, read_allowed, resolve
 from reference_backend.job import JobFailed, Report
 
+_OPTION = "--fetch-from"
+_NOBODY = Allowed(option=_OPTION)
 _PUBLIC = "public"
 _LOCALHOST = "localhost"
-_THIS_MACHINE = ("127.0.0.0/8", "::1")
 _MOST_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOOK_SECONDS = 0.2
 _GONE = frozenset({404, 410})
-
-
-class _EveryName(frozenset[str]):
-    """What `public` puts in the place of names: whatever name it is, its addresses alone are judged."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
 
 
 @cache
@@ -72,7 +64,7 @@ class Fetcher:
     `trust` gives the certificates that hosts are checked by. Made by `fetcher_for`.
     """
 
-    allowed: Allowed = field(default_factory=Allowed)
+    allowed: Allowed = _NOBODY
     lookup: Lookup = look_up
     seconds: float = 300
     trust: Callable[[], ssl.SSLContext] = _trust
@@ -85,15 +77,13 @@ def fetcher_for(texts: Iterable[str], *, seconds: float = 300) -> Fetcher:
     their network. Raises BadConfiguration for what is none of these.
     """
     words = [text.strip().lower() for text in texts]
-    asked = [word for word in words if word not in {_PUBLIC, _LOCALHOST}]
-    try:
-        allowed = read_allowed([*asked, *(_THIS_MACHINE if _LOCALHOST in words else ())])
-    except BadConfiguration as error:
-        raise BadConfiguration(
-            "--fetch-from: give public, a host name, an address, or a network such as 10.0.0.0/8"
-        ) from error
-    hosts = _EveryName() if _PUBLIC in words else allowed.hosts
-    return Fetcher(allowed=Allowed(hosts=hosts, networks=allowed.networks), seconds=seconds)
+    allowed = read_allowed(
+        (word for word in words if word not in {_PUBLIC, _LOCALHOST}),
+        option=_OPTION,
+        public=_PUBLIC in words,
+        this_machine=_LOCALHOST in words,
+    )
+    return Fetcher(allowed=allowed, seconds=seconds)
 
 
 def download(
@@ -160,28 +150,18 @@ async def _pin(errand: _Errand, url: str) -> Pinned:
     allowed = errand.fetcher.allowed
 
     async def lookup(host: str, port: int) -> Iterable[str]:
-        if host not in allowed.hosts and not allowed.networks:
+        if not (allowed.public or allowed.this_machine or allowed.networks or host in allowed.hosts):
             raise NotAllowed("a name that would be refused is not even looked up")
         return await errand.fetcher.lookup(host, port)
 
     try:
-        pinned = await resolve(url, allowed, lookup=lookup)
-        _check_loopback(pinned, allowed)
+        return await resolve(url, allowed, lookup=lookup)
     except (NotAllowed, OSError, UnicodeError) as error:
         raise JobFailed(
             "url_not_allowed",
             f"{errand.what} is at no known host that this server may fetch from; upload it to this server, or"
             " have its operator allow the host with --fetch-from.",
         ) from error
-    return pinned
-
-
-def _check_loopback(pinned: Pinned, allowed: Allowed) -> None:
-    """A webhook may always be sent to this machine, by the rules that are used here; a fetch may not."""
-    for text in pinned.addresses:
-        address = ip_address(text)
-        if address.is_loopback and not any(address in network for network in allowed.networks):
-            raise NotAllowed("this machine is not allowed")
 
 
 async def _get(errand: _Errand, pinned: Pinned) -> str | None:

@@ -12,8 +12,8 @@ import pytest
 from certificates import certificate_for
 from sites import Answer, Site, moved, ok, site
 
+from mock_server.addresses import Lookup, Pinned
 from mock_server.errors import BadConfiguration
-from mock_server.webhooks.addresses import Lookup, Pinned
 from reference_backend import fetch
 from reference_backend.fetch import Fetcher, download, fetcher_for
 from reference_backend.job import Cancelled, JobFailed, Report

@@ -11,12 +11,12 @@ import pytest
 
 from conftest import Client, MakeClient
 from mock_server import desk
+from mock_server.addresses import read_allowed
 from mock_server.clock import ManualClock
 from mock_server.control import review, time
 from mock_server.sql_store import SqlStore
 from mock_server.webhooks import courier as couriers
 from mock_server.webhooks import deliveries
-from mock_server.webhooks.addresses import read_allowed
 from mock_server.webhooks.courier import Courier, Office, run_due
 from mock_server.webhooks.deliveries import Delivery
 
@@ -105,7 +105,13 @@ def test_a_webhook_that_is_not_sent_after_all_is_given_back_off_the_loop(
     monkeypatch.setattr(couriers, "send", stopped)
     on_the_loop.clear()
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(run_due(Courier(allowed=read_allowed(())), office, until=found.due or 0))
+        asyncio.run(
+            run_due(
+                Courier(allowed=read_allowed((), option="--webhook-to", this_machine=True)),
+                office,
+                until=found.due or 0,
+            )
+        )
     after: Delivery | None = deliveries.find(store, prediction_id)
     store.close()
     assert (on_the_loop, after is not None and after.taken) == ([], 0)

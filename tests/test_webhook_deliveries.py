@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from certificates import certificate_for
 
+from mock_server.addresses import Allowed, Lookup, look_up
 from mock_server.clock import ManualClock
 from mock_server.errors import StoreUnavailable
 from mock_server.faults import read_fault
@@ -25,7 +26,6 @@ from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.sql_store import SqlStore
 from mock_server.store import Store
 from mock_server.webhooks import deliveries
-from mock_server.webhooks.addresses import Allowed, Lookup, look_up, read_allowed
 from mock_server.webhooks.courier import Courier, Office, run_due, send
 from mock_server.webhooks.deliveries import Attempt, Delivery
 from mock_server.webhooks.service import Bell, serve_forever
@@ -35,6 +35,7 @@ T = TypeVar("T")
 START = 1_700_000_000_000
 END = START + 5_000
 SECRET = "whsec_c2VjcmV0"
+THIS_MACHINE = Allowed(option="--webhook-to", this_machine=True)
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 FAILED = "HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nno\x07!"
 WAIT = 20
@@ -134,7 +135,7 @@ class Bench:
     """One session with a clock that stands still."""
 
     store: Store = field(default_factory=lambda: MemoryStore(keep=1000, keep_bytes=1 << 30))
-    allowed: Allowed = field(default_factory=Allowed)
+    allowed: Allowed = THIS_MACHINE
     lookup: Lookup = look_up
     seconds: float = 10.0
     payload: Callable[[Prediction, Delivery], bytes] = payload
@@ -529,7 +530,7 @@ def test_a_name_that_is_public_and_private_at_once_is_not_called() -> None:
 
     async def story() -> None:
         async with receiver() as there:
-            bench = Bench(lookup=lookup, allowed=read_allowed(["two.test"]))
+            bench = Bench(lookup=lookup, allowed=replace(THIS_MACHINE, hosts=frozenset({"two.test"})))
             bench.add(1, f"http://two.test:{there.port}/")
             [sent] = await bench.run(END)
             assert (sent.state, there.got) == ("refused", [])

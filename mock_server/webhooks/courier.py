@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 
+from mock_server.addresses import Allowed, Lookup, NotAllowed, Pinned, look_up, resolve
 from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Prediction
 from mock_server.store import Store
 from mock_server.webhooks import deliveries, signing
-from mock_server.webhooks.addresses import Allowed, Lookup, NotAllowed, Pinned, look_up, resolve
 from mock_server.webhooks.deliveries import Attempt, Delivery
 
 Payload = Callable[[Prediction, Delivery], bytes]

@@ -1,4 +1,4 @@
-"""Which addresses a webhook may be sent to, judged by what a URL resolves to and not by how it reads."""
+"""Which hosts may be called from here, judged by what a URL resolves to and not by how it reads."""
 
 import asyncio
 import re
@@ -66,10 +66,17 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """What may be called beyond this machine: names with public addresses, and networks as they are."""
+    """What may be called: names with public addresses, and networks as they are.
 
+    `public` stands for every name, and `this_machine` for its own addresses. `option` is what a refusal names
+    as the way to allow more.
+    """
+
+    option: str
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    public: bool = False
+    this_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +100,10 @@ class Pinned:
         return self.addresses[0]
 
 
-def read_allowed(texts: Iterable[str]) -> Allowed:
-    """What a user allows: host names, addresses and networks such as 10.0.0.0/8.
+def read_allowed(
+    texts: Iterable[str], *, option: str, public: bool = False, this_machine: bool = False
+) -> Allowed:
+    """What a user allows by an option: host names, addresses and networks such as 10.0.0.0/8.
 
     Raises BadConfiguration for what is none of these.
     """
@@ -107,10 +116,16 @@ def read_allowed(texts: Iterable[str]) -> Allowed:
         name = _ascii(plain)
         if name is None or "/" in plain or re.fullmatch("[0-9.]+|0x[0-9a-f.x]+", name):
             raise BadConfiguration(
-                f"--webhook-to {text[:80]!r}: give a host name, an address, or a network such as 10.0.0.0/8"
+                f"{option} {text[:80]!r}: give a host name, an address, or a network such as 10.0.0.0/8"
             )
         hosts.add(name)
-    return Allowed(hosts=frozenset(hosts), networks=tuple(networks))
+    return Allowed(
+        option=option,
+        hosts=frozenset(hosts),
+        networks=tuple(networks),
+        public=public,
+        this_machine=this_machine,
+    )
 
 
 def _network(text: str) -> Network | None:
@@ -153,20 +168,20 @@ async def resolve(url: str, allowed: Allowed, *, lookup: Lookup = look_up) -> Pi
 def _read(url: str) -> tuple[bool, str, int, str]:
     """Whether it is TLS, the host in ASCII, the port, and the target of a URL."""
     if len(url) > _LONGEST or _UNREADABLE.search(url):
-        raise NotAllowed("The webhook is no URL: write http://HOST:PORT/PATH without spaces.")
+        raise NotAllowed("This is no URL: write http://HOST:PORT/PATH without spaces.")
     try:
         parts = urlsplit(url)
         port = parts.port
         host = parts.hostname
     except ValueError:
-        raise NotAllowed("The webhook is no URL: write http://HOST:PORT/PATH.") from None
+        raise NotAllowed("This is no URL: write http://HOST:PORT/PATH.") from None
     if parts.scheme not in _PORTS:
-        raise NotAllowed("The webhook is no URL of http or https: write http://HOST:PORT/PATH.")
+        raise NotAllowed("The URL is not one of http or https: write http://HOST:PORT/PATH.")
     if "@" in parts.netloc:
-        raise NotAllowed("The webhook has a user name in it: write http://HOST:PORT/PATH without one.")
+        raise NotAllowed("The URL has a user name in it: write http://HOST:PORT/PATH without one.")
     name = _ascii(host or "")
     if name is None or port == 0 or ("[" in parts.netloc and ":" not in name):
-        raise NotAllowed("The webhook has no host that can be called: write http://HOST:PORT/PATH.")
+        raise NotAllowed("The URL has no host that can be called: write http://HOST:PORT/PATH.")
     target = quote(parts.path or "/", safe=_KEPT, errors="replace")
     if parts.query:
         target += "?" + quote(parts.query, safe=f"{_KEPT}?[]{{}}|^`", errors="replace")
@@ -209,12 +224,16 @@ def _judge(host: str, address: Address, allowed: Allowed) -> None:
         raise NotAllowed(f"{shown} is where a cloud keeps a machine's secrets; it is never called.")
     if address.is_multicast or address.is_unspecified or address == IPv4Address("255.255.255.255"):
         raise NotAllowed(f"{shown} is no address of one machine; write 127.0.0.1 for this one.")
-    if address.is_loopback or any(address in network for network in allowed.networks):
+    if address.is_loopback and allowed.this_machine:
+        return
+    if any(address in network for network in allowed.networks):
         return
     if not _is_public(address, inside):
-        raise NotAllowed(f"{shown} is not a public address; start the server with --webhook-to {address}.")
-    if host not in allowed.hosts:
-        raise NotAllowed(f"{shown} is not this machine; start the server with --webhook-to {host}.")
+        raise NotAllowed(
+            f"{shown} is not a public address; start the server with {allowed.option} {address}."
+        )
+    if not (allowed.public or host in allowed.hosts):
+        raise NotAllowed(f"{shown} is not this machine; start the server with {allowed.option} {host}.")
 
 
 def _is_public(address: Address, inside: tuple[IPv4Address, ...]) -> bool:

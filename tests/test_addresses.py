@@ -1,15 +1,17 @@
-"""Where webhooks may go: judged by what a URL resolves to."""
+"""Which hosts may be called: judged by what a URL resolves to."""
 
 import asyncio
 import socket
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 
+from mock_server.addresses import Lookup, NotAllowed, Pinned, look_up, read_allowed, resolve
 from mock_server.errors import BadConfiguration
-from mock_server.webhooks.addresses import Allowed, Lookup, NotAllowed, Pinned, look_up, read_allowed, resolve
 
-NOBODY = Allowed()
+allowed_by = partial(read_allowed, option="--webhook-to", this_machine=True)
+NOBODY = allowed_by(())
 
 
 def answers(*addresses: str) -> Lookup:
@@ -26,7 +28,7 @@ async def no_lookup(host: str, _port: int) -> Iterable[str]:
 
 
 def pin(url: str, *allowed: str, lookup: Lookup = no_lookup) -> Pinned:
-    return asyncio.run(resolve(url, read_allowed(allowed), lookup=lookup))
+    return asyncio.run(resolve(url, allowed_by(allowed), lookup=lookup))
 
 
 def refusal(url: str, *allowed: str, lookup: Lookup = no_lookup) -> str:
@@ -330,9 +332,7 @@ def test_a_name_without_addresses_is_no_refusal(addresses: tuple[str, ...]) -> N
 
 
 def test_names_addresses_and_networks_can_be_allowed() -> None:
-    found = read_allowed(
-        ["Hooks.Example.com.", "10.0.0.0/8", "192.168.0.7", "[fd00::1]", "box", " localhost "]
-    )
+    found = allowed_by(["Hooks.Example.com.", "10.0.0.0/8", "192.168.0.7", "[fd00::1]", "box", " localhost "])
     assert found.hosts == {"hooks.example.com", "box", "localhost"}
     assert [str(network) for network in found.networks] == ["10.0.0.0/8", "192.168.0.7/32", "fd00::1/128"]
 
@@ -357,4 +357,4 @@ def test_names_addresses_and_networks_can_be_allowed() -> None:
 )
 def test_what_cannot_be_allowed_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(BadConfiguration, match="--webhook-to"):
-        read_allowed([text])
+        allowed_by([text])
