@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connexion.spec import OpenAPISpecification
 from mutants import run, trial, wrapped
 from mutants.client import Client
 from mutants.contracts import CHANGED
@@ -20,7 +21,7 @@ from contract_tests.case import Finding
 
 EDITIONS = ("current", "flux-lora")
 FIRST = {mutant.family: mutant for mutant in reversed(list(population().values()))}
-QUICK = ("boundary", "defaults", "protocol", "lifecycle", "raw", "judges")
+QUICK = ("defaults", "protocol", "lifecycle", "boundary", "raw", "judges")
 MAX = "num_images max + a step (v3/flux-dev-lora)"
 DEFAULT = "num_inference_steps default is 28 (v3/flux-schnell-lora)"
 
@@ -51,16 +52,18 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client
 @pytest.fixture(scope="module")
 def outcomes(
     right: dict[str, Client], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, tuple[str, str]]]:
+) -> dict[str, tuple[str, str]]:
     """What each mutant shows, and what a right server does at the same place."""
-    patch = pytest.MonkeyPatch()
-    # Whoever stands before a server can stand before the same one; it forgets all in between.
-    patch.setattr(wrapped, "real", lambda _, edition: right[edition].app)
     directory = tmp_path_factory.mktemp("wrong")
-    yield {
-        mutant.name: _outcome(mutant, right[mutant.edition], directory) for mutant in population().values()
-    }
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        # Whoever stands before a server can stand before the same one; it forgets all in between.
+        patch.setattr(wrapped, "real", lambda _, edition: right[edition].app)
+        # Contracts that are wrong are OpenAPI still, and each of them is read for a few requests alone.
+        patch.setattr(OpenAPISpecification, "_validate_spec", lambda *_: None)
+        return {
+            mutant.name: _outcome(mutant, right[mutant.edition], directory)
+            for mutant in population().values()
+        }
 
 
 def _outcome(mutant: Mutant, good: Client, directory: Path) -> tuple[str, str]:
@@ -137,10 +140,14 @@ def test_a_mutant_is_killed_by_a_finding_about_its_own_fault() -> None:
 @pytest.mark.parametrize("family", FIRST)
 def test_one_mutant_of_each_family_is_killed_for_its_own_fault(family: str) -> None:
     mutant = FIRST[family]
-    found = trial.try_one(
-        Order(name=mutant.name, layers=QUICK, models=mutant.models or run.TYPICAL[mutant.edition])
-    )
-    assert found.found, found.said
+    models = mutant.models or run.TYPICAL[mutant.edition]
+    trials = (trial.try_one(Order(name=mutant.name, layers=(layer,), models=models)) for layer in QUICK)
+    said: list[str] = []
+    for each in trials:
+        if each.found:
+            return
+        said.extend((*each.said, each.fell))
+    pytest.fail("\n".join(said) or "nothing was said of it")
 
 
 def test_the_right_server_is_accused_of_nothing() -> None:
