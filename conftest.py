@@ -74,13 +74,19 @@ class Client:
 MakeClient = Callable[..., Client]
 
 LONGEST = (
-    "test_mutants.py",
     "test_verify.py",
+    "test_mutants.py",
+    "test_soak.py",
+    "test_project.py",
+    "test_train.py",
+    "test_durability.py",
+    "test_story.py",
+    "test_verify_fairness.py",
+    "test_page.py",
+    "test_page_access.py",
     "test_schemathesis.py",
     "test_schemathesis_seeds.py",
-    "test_soak.py",
-    "test_story.py",
-    "test_verify_real_work.py",
+    "test_sdk.py",
 )
 """A file of tests stays on one worker, so that a long one which comes last is waited for by all others."""
 
