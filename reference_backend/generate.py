@@ -1,7 +1,6 @@
 """One picture from a prompt, or from a prompt and a picture, or only where a mask is white."""
 
 import copy
-import gc
 import io
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
 from PIL import Image
 
 from reference_backend.job import JobFailed, Report
+from reference_backend.memory import within_memory
 from reference_backend.pipelines import Flux
 
 REPAINTED_FROM = 128
@@ -23,7 +23,8 @@ _MOST_CHARACTERS = 20_000
 """Of a prompt: far more than 512 tokens hold, and few enough to be split into tokens at once."""
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_GOLDEN = 0x9E3779B9
+_TWISTER = slice(24, 24 + 8 * 624)
+"""Where in the state of a generator the numbers of its Mersenne twister are, each in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,10 @@ def generate(flux: Flux, request: Request, report: Report) -> Image.Image:
     if reference is not None and _steps_taken(request) == 0:
         return reference
     mask = None if request.mask is None else _mask(request.mask, size)
-    made = _within_memory(lambda: _denoised(flux, request, reference, mask, report))
+    made = within_memory(
+        lambda: _denoised(flux, request, reference, mask, report),
+        otherwise="There is not enough memory for this picture; ask for a smaller size.",
+    )
     if reference is None or mask is None:
         return made
     # The autoencoder changes even what it is told to keep, so that the kept pixels are put back.
@@ -83,11 +87,17 @@ def encode(picture: Image.Image, suffix: str) -> bytes:
 def noise_source(seed: int) -> torch.Generator:
     """A generator on the CPU, whatever the device: its noise is the same everywhere.
 
-    Of a seed torch's generator keeps 32 bits. Higher ones are folded in, so that seeds below 2^32 mean what
-    they mean to torch and those above are not the same again.
+    Seeds below 2^32 mean what they mean to torch, which heeds no other bits. With more of them, up to 64, the
+    generator begins where the Mersenne twister's own seeding by several words has it begin.
     """
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    return torch.Generator("cpu").manual_seed(low ^ (high * _GOLDEN & 0xFFFFFFFF))
+    source = torch.Generator("cpu").manual_seed(seed & 0xFFFFFFFF)
+    if seed >> 32:
+        state = source.get_state()
+        words = np.frombuffer(seed.to_bytes(8, "little"), np.uint32)
+        begun: Any = np.random.RandomState(words).get_state(legacy=False)
+        state.numpy()[_TWISTER] = begun["state"]["key"].astype(np.uint64).view(np.uint8)
+        source.set_state(state)
+    return source
 
 
 def _denoised(
@@ -111,7 +121,7 @@ def _denoised(
         "guidance_scale": request.guidance,
         "generator": noise_source(request.seed),
         "max_sequence_length": flux.text_tokens,
-        "output_type": "pt",
+        "output_type": "latent",
         "callback_on_step_end": _told(report, _steps_taken(request)),
         "callback_on_step_end_tensor_inputs": [],
     }
@@ -127,7 +137,7 @@ def _denoised(
     one = kind(**parts)
     one.set_progress_bar_config(disable=True)
     report("denoising", 0, _steps_taken(request))
-    return frame.cut(_picture(one(**asked).images[0]), request)
+    return frame.cut(_decoded(one, one(**asked).images, frame), request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,29 +199,17 @@ def _cells(mask: Image.Image, side: int) -> Image.Image:
     return Image.fromarray(cells.repeat(side, axis=0).repeat(side, axis=1))
 
 
-def _picture(pixels: torch.Tensor) -> Image.Image:
-    """The image of one (3, height, width) tensor of 0 to 1."""
-    if not torch.isfinite(pixels).all():
+@torch.no_grad()
+def _decoded(pipe: Any, latents: torch.Tensor, frame: _Frame) -> Image.Image:
+    """The picture of latents, as the pipelines decode them: they would make white of what is infinite."""
+    vae = pipe.vae
+    cells = pipe._unpack_latents(latents, frame.height, frame.width, pipe.vae_scale_factor)
+    decoded = vae.decode(cells / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+    if not torch.isfinite(decoded).all():
         raise JobFailed(
             "picture_not_finite",
             "The model made numbers that are no picture; a LoRA at a lower scale, or without fp16, may help.",
         )
+    pixels = pipe.image_processor.postprocess(decoded, output_type="pt")[0]
     rows = (pixels.float() * 255).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(rows.cpu().numpy())
-
-
-def _within_memory(make: Callable[[], Image.Image]) -> Image.Image:
-    """What `make` makes. Lack of memory becomes JobFailed, and what was taken is given back."""
-    try:
-        return make()
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        # On a CPU, torch has no type of its own for it.
-        if "can't allocate memory" not in str(error):
-            raise
-    # Outside of `except`: while the error lives, so do the frames it came through, and their tensors.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    raise JobFailed("out_of_memory", "There is not enough memory for this picture; ask for a smaller size.")

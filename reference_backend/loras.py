@@ -1,5 +1,6 @@
 """LoRAs merged into a model for as long as a job needs them, and taken out again to the last bit."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import nn
 from reference_backend.job import JobFailed
 from reference_backend.lora_files import LoraFile, Pair, read_lora
 from reference_backend.lora_names import Target, targets
+from reference_backend.memory import free_bytes, within_memory
 from reference_backend.pipelines import Flux
 
 _KEPT_FREE = 8 * 1024**3
@@ -42,7 +44,10 @@ def applied(flux: Flux, loras: Sequence[tuple[Path, float]]) -> Iterator[tuple[s
         by_layer.setdefault(part.layer, []).append(part)
     pristine: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
-        _merge_all(flux, by_layer, pristine)
+        within_memory(
+            lambda: _merge_all(flux, by_layer, pristine),
+            otherwise="There is not enough memory to apply these LoRAs.",
+        )
         yield remarks
     finally:
         with torch.no_grad():
@@ -50,6 +55,7 @@ def applied(flux: Flux, loras: Sequence[tuple[Path, float]]) -> Iterator[tuple[s
                 weight.copy_(before)
 
 
+@torch.no_grad()
 def _merge_all(
     flux: Flux,
     by_layer: Mapping[nn.Linear, Sequence[Addition]],
@@ -57,13 +63,15 @@ def _merge_all(
 ) -> None:
     """Merges into every layer, and puts what its weight was into `pristine` before."""
     place = _place_of_copies(flux, by_layer)
-    try:
-        with torch.no_grad():
-            for layer, parts in by_layer.items():
-                pristine.append((layer.weight, layer.weight.detach().to(place, copy=True)))
-                _merge(layer.weight, parts)
-    except torch.OutOfMemoryError:
-        raise JobFailed("out_of_memory", "There is not enough memory to apply these LoRAs.") from None
+    for layer, parts in by_layer.items():
+        pristine.append((layer.weight, layer.weight.detach().to(place, copy=True)))
+        _merge(layer.weight, parts)
+    # One number for all of them: to ask each would hold up a GPU each time.
+    if not torch.nn.utils.get_total_norm([layer.weight for layer in by_layer], math.inf).isfinite():
+        raise JobFailed(
+            "lora_not_finite",
+            "These LoRAs take the model out of the range of its numbers; lower scales may help.",
+        )
 
 
 def _merge(weight: torch.Tensor, parts: Sequence[Addition]) -> None:
@@ -78,9 +86,8 @@ def _merge(weight: torch.Tensor, parts: Sequence[Addition]) -> None:
 def _place_of_copies(flux: Flux, layers: Mapping[nn.Linear, Sequence[Addition]]) -> torch.device:
     if flux.device.type != "cuda":
         return flux.device
-    wanted = sum(layer.weight.nbytes for layer in layers)
-    free, _ = torch.cuda.mem_get_info(flux.device)
-    return flux.device if free - wanted >= _KEPT_FREE else torch.device("cpu")
+    left = free_bytes(flux.device) - sum(layer.weight.nbytes for layer in layers)
+    return flux.device if left >= _KEPT_FREE else torch.device("cpu")
 
 
 def _parts(flux: Flux, loras: Sequence[tuple[Path, float]]) -> tuple[list[Addition], tuple[str, ...]]:

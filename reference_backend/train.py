@@ -1,10 +1,9 @@
 """Trains a LoRA on pictures, as the two trainer models do."""
 
-import gc
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from diffusers import FluxPipeline
 from reference_backend.checkpoints import Pace, State
 from reference_backend.dataset import Example
 from reference_backend.job import JobFailed, Report
+from reference_backend.memory import free_bytes, within_memory
 from reference_backend.recipes import Recipe, suited
 from reference_backend.training_cache import Prepared, prepare
 from reference_backend.training_loop import Plan, diverged, must_recompute, run
 from reference_backend.training_lora import attached, publish
-from reference_backend.training_parallel import run_together
+from reference_backend.training_parallel import NO_ROOM, run_together
 from reference_backend.training_steps import finite, shift_of, whole_batches
 
 
@@ -54,13 +54,17 @@ def train(
     the file's metadata. With several `processes`, each takes a GPU and its part of every batch. An example's
     caption is what it is trained with; its mask, where it has one, says what counts.
 
-    Raises JobFailed (`no_pictures`, `training_diverged`, `out_of_memory`), and Cancelled as `report` does,
-    after a checkpoint. Nothing is published then. The pipeline is left as it was in any case.
+    Raises JobFailed (`no_pictures`, `training_in_fp16`, `training_diverged`, `out_of_memory`), and Cancelled
+    as `report` does, after a checkpoint. Then nothing is published. The pipeline is left as it was anyway.
     """
     if not examples:
         raise JobFailed("no_pictures", "There is nothing to train on.")
-    began = time.monotonic()
     parts: Any = pipe
+    if parts.transformer.dtype is torch.float16:
+        raise JobFailed(
+            "training_in_fp16", "This worker computes in fp16, whose range is too small to train in."
+        )
+    began = time.monotonic()
     recipe = suited(recipe, pixel_step=2 * parts.vae_scale_factor)
     recipe = replace(recipe, batch=whole_batches(recipe.batch, processes))
 
@@ -69,10 +73,17 @@ def train(
             parts, examples, recipe, seed=seed, base=base, folder=checkpoints, report=report
         )
         return _run(
-            parts, prepared, plan, folder=checkpoints, pace=pace or Pace(), processes=processes, report=report
+            parts,
+            prepared,
+            plan,
+            folder=checkpoints,
+            meeting=to.parent,
+            pace=pace or Pace(),
+            processes=processes,
+            report=report,
         )
 
-    final = _within_memory(run_all)
+    final = within_memory(run_all, otherwise=NO_ROOM)
     learned = {
         name.removeprefix("lora/"): each for name, each in final.tensors.items() if name.startswith("lora/")
     }
@@ -83,18 +94,6 @@ def train(
     return Trained(
         steps=recipe.steps, loss=final.loss, layers=len(learned) // 2, seconds=time.monotonic() - began
     )
-
-
-def _within_memory(make: Callable[[], State]) -> State:
-    try:
-        return make()
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    # Outside of `except`: while the error lives, so do the frames it came through, and their tensors.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    raise JobFailed("out_of_memory", "The training does not fit into this device's memory.")
 
 
 def _prepared(
@@ -132,10 +131,13 @@ def _run(
     plan: Plan,
     *,
     folder: Path,
+    meeting: Path,
     pace: Pace,
     processes: int,
     report: Report,
 ) -> State:
+    if processes > 1:
+        torch.cuda.empty_cache()  # the others cannot use what this process keeps for later
     recompute = _recompute(pipe, prepared, plan, processes)
     if processes > 1:
         return run_together(
@@ -143,6 +145,7 @@ def _run(
             prepared,
             plan,
             folder=folder,
+            meeting=meeting,
             pace=pace,
             recompute=recompute,
             processes=processes,
@@ -162,10 +165,12 @@ def _recompute(pipe: Any, prepared: Prepared, plan: Plan, processes: int) -> boo
     device, transformer = pipe.transformer.device, pipe.transformer
     if device.type != "cuda":
         return False  # a CPU runs nothing but the small model, which needs some megabytes
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if not _fused_attention(transformer):
+        return True
     if processes > 1:
-        free -= transformer.get_memory_footprint()
+        free = torch.cuda.mem_get_info(device)[0] - transformer.get_memory_footprint()
+    else:
+        free = free_bytes(device)
     picture = max(width * height for each in prepared.items for width, height in each.latents)
     text = prepared.read(prepared.items[0].text)["embeds"].shape[1]
     return must_recompute(
@@ -175,6 +180,16 @@ def _recompute(pipe: Any, prepared: Prepared, plan: Plan, processes: int) -> boo
         value_bytes=transformer.dtype.itemsize,
         free=free,
     )
+
+
+def _fused_attention(transformer: Any) -> bool:
+    """Whether torch's attention keeps no scores of all pairs of tokens, which `must_recompute` relies on."""
+    config = transformer.config
+    shape = (1, config.num_attention_heads, 1024, config.attention_head_dim)
+    one = torch.empty(shape, dtype=transformer.dtype, device=transformer.device, requires_grad=True)
+    params = torch.backends.cuda.SDPAParams(one, one, one, None, 0.0, False, False)
+    kernels = (torch.backends.cuda.can_use_flash_attention, torch.backends.cuda.can_use_efficient_attention)
+    return any(usable(params) for usable in kernels)
 
 
 def _digest(prepared: Prepared, recipe: Recipe, seed: int, base: str) -> str:

@@ -18,9 +18,6 @@ from reference_backend.training_lora import groups
 from reference_backend.training_steps import Shift, draw, finite, generator, loss_of, part
 
 _SMOOTH = 0.95
-_HALF_SCALE = 1024.0
-"""The gradient of a mean over a whole picture is below what fp16 can tell from zero."""
-
 _KEPT_PER_VALUE = 36
 """Values that the backward pass needs per token, block and channel, when every linear layer is adapted."""
 
@@ -92,7 +89,6 @@ def run(
         _put_back(begun, learned, optimizer)
     watch = _Watch(begun.loss if begun else math.nan)
     model = crew.wrap(transformer)
-    scale = _HALF_SCALE if dtype is torch.float16 else 1.0
     mine = part(recipe.batch, crew.rank, crew.size)
     done = begun.step if begun else 0
 
@@ -121,7 +117,7 @@ def run(
                 dtype=dtype,
                 guided=bool(transformer.config.guidance_embeds),
             )
-        _advance(optimizer, loss, rate=recipe.learning_rate, clip=recipe.clip, scale=scale)
+        _advance(optimizer, loss, rate=recipe.learning_rate, clip=recipe.clip)
         done += 1
         if crew.rank > 0:
             continue
@@ -192,13 +188,9 @@ def _fetched(value: torch.Tensor) -> Callable[[], float]:
     return wait
 
 
-def _advance(
-    optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, rate: float, clip: float, scale: float
-) -> None:
+def _advance(optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, rate: float, clip: float) -> None:
     learned = [each for group in optimizer.param_groups for each in group["params"]]
-    (loss * scale).backward()
-    if scale != 1:
-        torch._foreach_div_([each.grad for each in learned], scale)
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(learned, clip)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["ratio"]

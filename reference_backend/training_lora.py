@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
 from peft import LoraConfig
 from safetensors.torch import save
 
@@ -25,18 +26,9 @@ def attached(transformer: Any, recipe: Recipe, seed: int) -> Iterator[dict[str, 
 
     The first matrix of each pair is drawn with a deviation of 1 / rank, the second is zero, so that the model
     begins as it is. Everything else is frozen, and afterwards as it was before, its modules the very same.
+    For that long torch computes the same to the bit each time, and without what makes pictures faster.
     """
-    asked = {name: each.requires_grad for name, each in transformer.named_parameters()}
-    transformer.requires_grad_(False)
-    # Alpha is the rank: a file whose metadata got lost is then still read with the right scale.
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=recipe.targets)
-    transformer.add_adapter(config, adapter_name=_ADAPTER)
-    try:
-        learned = {
-            name.replace(f".{_ADAPTER}.", "."): each
-            for name, each in sorted(transformer.named_parameters())
-            if each.requires_grad
-        }
+    with _plainly(transformer), _adapted(transformer, recipe) as learned:
         for name, each in learned.items():
             # In bf16 most of its entries would not move at all in a step of the usual size.
             each.data = each.data.float()
@@ -46,6 +38,43 @@ def attached(transformer: Any, recipe: Recipe, seed: int) -> Iterator[dict[str, 
                 drawn = torch.randn(each.shape, generator=generator(seed, "start", name))
                 each.data.copy_(drawn / recipe.rank)
         yield learned
+
+
+@contextmanager
+def _plainly(transformer: Any) -> Iterator[None]:
+    """Has torch compute by its own deterministic algorithms, and the transformer not use what is compiled."""
+    before = torch.get_deterministic_debug_mode()
+    attentions = {each: dict(vars(each)) for each in transformer.attn_processors.values()}
+    # The others have no backward pass, or none for the mixed numbers of a training.
+    for each in attentions:
+        each._attention_backend = AttentionBackendName.NATIVE
+    # With less than "error", the backward pass of torch's attention on a GPU stays as it is.
+    torch.set_deterministic_debug_mode("error")
+    try:
+        # Each rank would have every block compiled anew, which torch does a few times and then refuses.
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        for each, attributes in attentions.items():
+            # Just those that were there: what is compiled looks at their names, too.
+            each.__dict__ = attributes
+
+
+@contextmanager
+def _adapted(transformer: Any, recipe: Recipe) -> Iterator[dict[str, torch.nn.Parameter]]:
+    """Puts a LoRA on the transformer that alone is to be trained: its tensors by name."""
+    asked = {name: each.requires_grad for name, each in transformer.named_parameters()}
+    transformer.requires_grad_(False)
+    # Alpha is the rank: a file whose metadata got lost is then still read with the right scale.
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=recipe.targets)
+    transformer.add_adapter(config, adapter_name=_ADAPTER)
+    try:
+        yield {
+            name.replace(f".{_ADAPTER}.", "."): each
+            for name, each in sorted(transformer.named_parameters())
+            if each.requires_grad
+        }
     finally:
         transformer.unload_lora()
         for name, each in transformer.named_parameters():

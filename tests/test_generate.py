@@ -87,6 +87,23 @@ def test_every_bit_of_a_seed_counts(seed: int) -> None:
     assert not any(torch.equal(noises[one], noises[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.parametrize("seed", [2**32, 2**32 + 5, 9999999999, 2**64 - 1])
+def test_a_seed_of_more_than_32_bits_has_no_twin_among_the_smaller_ones(seed: int) -> None:
+    state = noise_source(seed).get_state()
+    # A seed of 32 bits is the first number of its twister: only one of them can be the twin.
+    first = int.from_bytes(bytes(state[24:32].tolist()), "little")
+    twin = torch.Generator().manual_seed(first)
+    assert bytes(twin.get_state()[24:32].tolist()) == first.to_bytes(8, "little")
+    assert not torch.equal(torch.randn(64, generator=twin), torch.randn(64, generator=noise_source(seed)))
+
+
+@pytest.mark.parametrize(("seed", "words"), [(77, 77), (2**32 + 5, [5, 1])])
+def test_torch_begins_where_numpy_begins_its_twister(seed: int, words: int | list[int]) -> None:
+    drawn = torch.rand(700, generator=noise_source(seed)).numpy() * 2**24
+    theirs = np.random.RandomState(words).randint(2**32, size=700, dtype=np.uint32)
+    assert np.array_equal(drawn, theirs % 2**24)
+
+
 def test_a_small_seed_means_what_it_means_to_torch() -> None:
     plain = torch.randn(8, generator=torch.Generator().manual_seed(2**32 - 1))
     assert torch.equal(torch.randn(8, generator=noise_source(2**32 - 1)), plain)
@@ -128,6 +145,30 @@ def test_an_image_stays_in_its_place_where_the_size_is_no_multiple(tiny_dev: Flu
         shift: np.abs(pixels(made) - np.roll(pixels(image), shift, (0, 1))).mean() for shift in (-64, 0, 64)
     }
     assert min(apart, key=lambda shift: apart[shift]) == 0
+
+
+def test_an_image_lies_in_the_middle_of_the_canvas_and_is_cut_out_there(
+    tiny_dev: Flux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Echo:
+        """Gives back the canvas that it is asked to paint over."""
+
+        def __init__(self, **_parts: Any) -> None:
+            self.images = Image.new("RGB", (1, 1))
+
+        def set_progress_bar_config(self, **_: Any) -> None:
+            return
+
+        def __call__(self, *, image: Image.Image, **_: Any) -> "Echo":
+            assert image.size == (320, 320)
+            assert same_picture(image.crop((22, 10, 298, 310)), given)
+            self.images = image
+            return self
+
+    given = photo(276, 300)
+    monkeypatch.setattr("reference_backend.generate.FluxImg2ImgPipeline", Echo)
+    monkeypatch.setattr("reference_backend.generate._decoded", lambda _pipe, canvas, _frame: canvas)
+    assert same_picture(picture(tiny_dev, image=given, width=276, height=300), given)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (310, 275)])
@@ -220,6 +261,16 @@ def test_numbers_that_are_no_picture_fail_the_job(tiny_dev: Flux, monkeypatch: p
             picture(tiny_dev)
     assert caught.value.code == "picture_not_finite"
     assert same_picture(picture(tiny_dev), before)
+
+
+@pytest.mark.parametrize("number", [torch.inf, -torch.inf])
+def test_infinite_numbers_are_no_white_or_black_picture(
+    tiny_dev: Flux, monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    bias = tiny_dev.pipe.vae.decoder.conv_out.bias
+    monkeypatch.setattr(bias, "data", torch.full_like(bias, number))
+    with pytest.raises(JobFailed, match="picture_not_finite"):
+        picture(tiny_dev)
 
 
 def test_lack_of_memory_fails_the_job_and_nothing_of_it_is_kept(

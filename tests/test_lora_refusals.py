@@ -49,6 +49,7 @@ def with_down(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tenso
         (with_down(lambda down: down[:0]), "lora_invalid"),
         (with_down(lambda down: down.clone().fill_(torch.nan)), "lora_not_finite"),
         (with_down(lambda down: down.clone().fill_(torch.inf)), "lora_not_finite"),
+        (with_down(lambda down: down.double().fill_(1e300)), "lora_not_finite"),
         (with_down(lambda down: down.to(torch.int8)), "lora_unsupported"),
         (with_down(lambda down: down.to(torch.float8_e4m3fn)), "lora_unsupported"),
         (lambda tensors: dict(list(tensors.items())[1:]), "lora_incomplete"),

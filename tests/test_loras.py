@@ -1,6 +1,7 @@
 """LoRAs in the model: that they do what peft does with them, and leave no trace."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffusers import FluxPipeline
 from reference import TINY, distance, lora_tensors, picture, same, saved, weights
 
 from reference_backend.job import JobFailed
-from reference_backend.loras import applied
+from reference_backend.loras import _place_of_copies, applied
 from reference_backend.pipelines import Flux, load
 
 pytest_plugins = ("reference",)
@@ -148,13 +149,41 @@ def test_the_weights_are_restored_when_memory_runs_out_in_the_midst(
 
     def scarce(*given: torch.Tensor, alpha: float) -> torch.Tensor:
         if next(left, None) is None:
-            raise torch.OutOfMemoryError
+            return torch.empty(2**60)
         return plain(*given, alpha=alpha)
 
     monkeypatch.setattr(torch, "addmm", scarce)
     with pytest.raises(JobFailed, match="out_of_memory"), applied(tiny_dev, [(path, 1.0)]):
         pass
     assert same(weights(tiny_dev), before)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("fp32", 1e30), ("fp16", 1e3)])
+def test_weights_that_a_lora_takes_out_of_their_range_are_refused_and_restored(
+    tmp_path: Path, dtype: str, size: float
+) -> None:
+    flux = load(str(TINY / "dev"), device="cpu", dtype=dtype)
+    path = saved(lora_tensors(flux, "to_q", size=size), tmp_path / "a.safetensors")
+    before = weights(flux)
+    with pytest.raises(JobFailed, match="lora_not_finite"), applied(flux, [(path, 1.0)]):
+        pass
+    assert same(weights(flux), before)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "place"), [(46.0, 34.0, "cuda"), (19.6, 60.4, "cuda"), (19.6, 34.0, "cpu")]
+)
+def test_copies_stay_on_the_gpu_where_its_memory_and_torchs_own_cache_hold_them(
+    monkeypatch: pytest.MonkeyPatch, tiny_dev: Flux, free: float, reserved: float, place: str
+) -> None:
+    """On a card of 80 GB with 33.7 of weights: the first job, a later one, and one beside another program."""
+    with torch.device("meta"):
+        layer = torch.nn.Linear(56_750, 100_000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * 1e9), int(80e9)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: int(reserved * 1e9))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: int(33.7e9))
+    flux = replace(tiny_dev, device=torch.device("cuda"))
+    assert _place_of_copies(flux, {layer: ()}).type == place
 
 
 def test_the_place_of_the_weights_in_memory_stays(tiny_dev: Flux, tmp_path: Path) -> None:

@@ -12,13 +12,20 @@ import huggingface_hub.constants
 import pytest
 import torch
 import transformers
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from reference import TINY
 from safetensors.torch import load_file
 
 from mock_server.errors import BadConfiguration
-from reference_backend.pipelines import Flux, load
+from reference_backend.pipelines import Flux, NoRoom, load
 
 pytest_plugins = ("reference",)
+
+
+@pytest.fixture(autouse=True)
+def own_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one model is told to compute attention with, diffusers has all others use too."""
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
 
 
 @pytest.fixture
@@ -71,6 +78,36 @@ def test_repeated_blocks_are_compiled_where_that_is_asked_for(folder: Path) -> N
     transformer = load(str(folder), device="cpu", compile=True).pipe.transformer
     blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
     assert all(block._compiled_call_impl is not None for block in blocks)
+
+
+def test_torchs_current_device_is_the_one_that_was_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    kind: Any = diffusers.FluxPipeline
+    monkeypatch.setattr(kind, "to", lambda *_: None)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for device in ("cuda:1", "cuda"):
+        load(str(folder), device=device)
+    assert chosen == [torch.device("cuda:1")]
+
+
+def test_a_directory_of_the_other_family_is_refused_before_its_weights_are_read(folder: Path) -> None:
+    cut_short(folder)
+    with pytest.raises(BadConfiguration, match=r"--checkpoint: .* holds FLUX.1 dev; schnell is wanted"):
+        load(str(folder), family="schnell", device="cpu")
+
+
+def test_a_model_for_which_there_is_no_memory_is_told_from_one_that_is_no_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = diffusers.FluxPipeline
+    monkeypatch.setattr(kind, "to", lambda *_: torch.empty(2**60))
+    with pytest.raises(NoRoom, match="there is not enough memory"):
+        load(str(folder), device="cpu")
 
 
 def without_index(folder: Path) -> None:
@@ -155,6 +192,8 @@ def test_a_directory_that_is_no_flux_is_refused_in_a_line(
         ({"device": "cuda:77"}, "--device: cuda:77 asked for, and torch finds"),
         ({"device": "cpu", "dtype": "int4"}, "--dtype: int4 is none of"),
         ({"device": "cpu", "attention": "magic"}, "--attention: magic cannot be used"),
+        # It can be chosen here, and runs on a GPU alone.
+        ({"device": "cpu", "attention": "_native_cudnn"}, "--attention: _native_cudnn cannot be used"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_a_line(options: dict[str, str], reason: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from PIL import Image, ImageDraw
 from reference import TINY, distance, picture, same, weights
 from safetensors import safe_open
@@ -22,10 +23,11 @@ from reference_backend.checkpoints import Pace
 from reference_backend.dataset import Example
 from reference_backend.job import Cancelled, JobFailed, Report
 from reference_backend.loras import applied
-from reference_backend.pipelines import Flux
+from reference_backend.pipelines import Flux, load
 from reference_backend.recipes import BASE, TURBO, Recipe
 from reference_backend.train import Trained, train
 from reference_backend.training_lora import attached
+from reference_backend.training_steps import loss_of
 
 pytest_plugins = ("reference",)
 
@@ -236,7 +238,7 @@ def test_lack_of_memory_is_said_and_the_model_stays_sound(
     tiny_dev: Flux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError
+        torch.empty(2**60)
 
     before = weights(tiny_dev)
     monkeypatch.setattr("reference_backend.training_loop.loss_of", full)
@@ -418,6 +420,58 @@ def test_the_base_model_in_bf16_trains_a_lora_in_fp32(tmp_path: Path, one_thread
     state = load_file(tmp_path / "checkpoints" / "step-00000003" / "state.safetensors")
     assert {each.dtype for each in state.values()} == {torch.float32}
     assert {each.dtype for each in pipe.transformer.parameters()} == {torch.bfloat16}
+
+
+def test_fp16_is_too_small_a_range_to_train_in(tmp_path: Path, one_thread: None) -> None:
+    with pytest.raises(JobFailed, match="training_in_fp16"):
+        trained(load(str(TINY / "dev"), device="cpu", dtype="fp16"), tmp_path)
+
+
+def test_a_compiled_model_is_trained_at_any_number_of_ranks_and_stays_compiled(tmp_path: Path) -> None:
+    compiled = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    flux = load(str(TINY / "dev"), device="cpu")
+    flux.pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend=backend)
+    try:
+        before = velocity(flux.pipe)
+        graphs = len(compiled)
+        for rank in (2, 4):
+            trained(flux, tmp_path, replace(TURBO, steps=1, rank=rank))
+        assert torch.equal(velocity(flux.pipe), before)
+    finally:
+        torch._dynamo.reset()
+    assert len(compiled) == graphs > 0
+
+
+def test_a_training_attends_as_torch_does_whatever_pictures_are_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", AttentionBackendName.NATIVE)
+    flux = load(str(TINY / "dev"), device="cpu")
+    # It runs on a GPU alone: here, whoever asks it for anything fails.
+    flux.pipe.transformer.set_attention_backend("_native_cudnn")
+    trained(flux, tmp_path, replace(FEW, steps=1))
+    chosen = {each._attention_backend for each in flux.pipe.transformer.attn_processors.values()}
+    assert chosen == {"_native_cudnn"}
+
+
+def test_a_training_takes_no_algorithm_that_is_not_deterministic(
+    tiny_dev: Flux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+
+    def noted(*given: Any, **more: Any) -> torch.Tensor:
+        found.add(torch.get_deterministic_debug_mode())
+        return loss_of(*given, **more)
+
+    monkeypatch.setattr("reference_backend.training_loop.loss_of", noted)
+    trained(tiny_dev, tmp_path)
+    errors = 2
+    assert (found, torch.get_deterministic_debug_mode()) == ({errors}, 0)
 
 
 def test_two_processes_learn_what_one_does(tiny_dev: Flux, first: Path, tmp_path: Path) -> None:

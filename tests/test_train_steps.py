@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import nn
 
+from reference_backend import train
 from reference_backend.recipes import BASE, TURBO, Recipe, suited
 from reference_backend.training_cache import Item, Prepared
 from reference_backend.training_loop import must_recompute
@@ -240,6 +242,33 @@ def test_activations_are_kept_where_they_fit(
     tokens = (side // 16) ** 2 + 512
     free = gigabytes << 30
     assert must_recompute(flux_1.config, tokens=tokens, batch=1, value_bytes=2, free=free) is recomputed
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "fused", "recomputed"),
+    [((70, 0), True, False), ((30, 40), True, False), ((30, 0), True, True), ((70, 0), False, True)],
+)
+def test_what_torch_has_cached_is_free_and_attention_without_a_fused_kernel_never_fits(
+    monkeypatch: pytest.MonkeyPatch, flux_1: Any, gigabytes: tuple[int, int], fused: bool, recomputed: bool
+) -> None:
+    free, cached = gigabytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: (cached + 24) << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 24 << 30)
+    monkeypatch.setattr(train, "_fused_attention", lambda _: fused)
+    transformer = SimpleNamespace(device=torch.device("cuda"), config=flux_1.config, dtype=torch.bfloat16)
+    plan: Any = SimpleNamespace(pixel_step=16, recipe=BASE)
+    of = prepared(((1024, 1024),))
+    assert train._recompute(SimpleNamespace(transformer=transformer), of, plan, 1) is recomputed
+
+
+@pytest.mark.parametrize("kernel", ["can_use_flash_attention", "can_use_efficient_attention"])
+def test_either_kernel_of_torch_is_a_fused_one(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    config = SimpleNamespace(num_attention_heads=2, attention_head_dim=64)
+    transformer = SimpleNamespace(device=torch.device("cpu"), config=config, dtype=torch.bfloat16)
+    assert not train._fused_attention(transformer)
+    monkeypatch.setattr(torch.backends.cuda, kernel, lambda _: True)
+    assert train._fused_attention(transformer)
 
 
 def test_flux_1_is_trained_as_the_recipe_says() -> None:
