@@ -1,8 +1,11 @@
 """States of a training on disk that outlive a killed process: whole or not there, and checked when read."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +19,9 @@ from safetensors.torch import load_file, save_file
 
 KEPT = 2
 """How many are kept: the newest, and the one before in case the newest turns out to be damaged."""
+
+_ABANDONED_SECONDS = 3600
+"""Longer than the slowest disk takes to write one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +38,12 @@ def save(folder: Path, state: State) -> None:
     """Writes a state, and removes those that are no longer needed.
 
     Everything is written and synced beside its place first, and then renamed: there is no moment at which a
-    kill leaves half a checkpoint under a name that `load` reads.
+    kill leaves half a checkpoint under a name that `load` reads. An attempt that has been given up for lost
+    may write here as well, until it learns of that.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f"draft-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
+    # Not the process's number, which is the same in many a container.
+    draft = folder / f"draft-{secrets.token_hex(8)}"
     draft.mkdir()
     save_file({name: each.contiguous() for name, each in state.tensors.items()}, draft / "state.safetensors")
     about = {
@@ -50,24 +57,44 @@ def save(folder: Path, state: State) -> None:
     (draft / "manifest.json").write_text(json.dumps(manifest, sort_keys=True))
     for path in (draft / "state.safetensors", draft / "manifest.json", draft):
         sync(path)
-    place = folder / f"step-{state.step:08d}"
-    # A damaged one of the same step may be in the way: the run fell back behind it.
-    shutil.rmtree(place, ignore_errors=True)
-    draft.rename(place)
+    _move(draft, folder / f"step-{state.step:08d}", state.plan)
     sync(folder)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load(folder: Path, plan: str) -> State | None:
-    """The newest whole state of that plan, or None. Damaged ones and those of another are passed over."""
+    """The newest whole state of that plan, or None. Damaged ones and those of another are passed over.
+
+    Those of another are removed: this plan's next ones would count as older. So are drafts of long ago.
+    """
     for left in folder.glob("draft-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # it has its name by now
+            if left.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     for place in sorted(folder.glob("step-*"), reverse=True):
         state = _read(place)
-        if state is not None and state.plan == plan:
+        if state is None:
+            continue
+        if state.plan == plan:
             return state
+        shutil.rmtree(place, ignore_errors=True)
     return None
+
+
+def _move(draft: Path, place: Path, plan: str) -> None:
+    """Gives a draft its name, unless the same state has it already."""
+    found = _read(place)
+    if found is None or found.plan != plan:
+        # Damaged, so that the run fell back behind it, or another training's.
+        shutil.rmtree(place, ignore_errors=True)
+    try:
+        draft.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # Another attempt has come to this step as well.
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -25,6 +25,7 @@ from reference_backend.settings import WorkerSettings
 from reference_backend.shelf import Shelf
 from reference_backend.sources import Sources, fetch_archive, fetch_image, fetch_lora
 from reference_backend.train import train
+from reference_backend.training_parallel import check_processes
 
 _RECIPES: Mapping[str, Recipe] = {"base": BASE, "turbo": TURBO}
 
@@ -57,7 +58,7 @@ def make_runner(settings: WorkerSettings) -> Runner:
         checker=checker_of(settings.safety),
     )
     # What cannot be loaded is said at the start, and not to the author of the first request.
-    shop.shelf.flux("dev")
+    check_processes(shop.shelf.flux("dev").device, settings.processes)
     return partial(_run, shop)
 
 
@@ -186,11 +187,18 @@ def _dataset(shop: _Shop, job: Job, report: Report) -> tuple[Dataset, tuple[str,
         report=report,
     )
     if not given.get("create_masks"):
-        plain = tuple(replace(example, mask=None) for example in dataset.examples)
-        return replace(dataset, examples=plain), ()
+        return _unmasked(dataset)
     if is_style or given.get("is_input_format_already_preprocessed"):
         return dataset, ()
     return _masked(dataset, report)
+
+
+def _unmasked(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    """The dataset without masks."""
+    count = sum(example.mask is not None for example in dataset.examples)
+    plain = tuple(replace(example, mask=None) for example in dataset.examples)
+    remarks = (f"masks of {count} pictures were not used, since create_masks is not on",) if count else ()
+    return replace(dataset, examples=plain), remarks
 
 
 def _masked(dataset: Dataset, report: Report) -> tuple[Dataset, tuple[str, ...]]:

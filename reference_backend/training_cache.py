@@ -1,7 +1,7 @@
 """What a training needs of its examples: latents and text embeddings, computed once and kept by content."""
 
 import hashlib
-import os
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,6 +22,9 @@ _TEXT_UNIT = 64
 """Captions that need not fill the encoder's length are padded to a multiple of this: few shapes in all."""
 
 _READ_AHEAD = 256
+
+_SAMPLED = 64
+"""Numbers of each tensor that tell a model from every other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +58,11 @@ def prepare(
 ) -> Prepared:
     """Encodes the examples, or finds them encoded from an earlier attempt. `told` hears of each example.
 
-    A file is named after all that decides its content: the picture's pixels, the mask, the size, the text. So
-    a latent is never taken for another picture's, in whatever order they come.
+    A file is named after all that decides its content: the model, the picture's pixels, the mask, the size,
+    the text. So a latent is never taken for another picture's, in whatever order they come.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    model = _digest(pipe)
     tokens = _text_tokens(pipe, [each.caption for each in examples], padded=recipe.padded_text)
     items = []
     for number, example in enumerate(examples):
@@ -66,11 +70,13 @@ def prepare(
         mask = b"" if example.mask is None else str(example.mask.size).encode() + example.mask.tobytes()
         latents = {}
         for size in sizes_of(example.picture, recipe.resolutions, pixel_step):
-            key = _key(b"latent", example.digest.encode(), mask, f"{size} {recipe.mask_floor}".encode())
+            key = _key(
+                b"latent", model, example.digest.encode(), mask, f"{size} {recipe.mask_floor}".encode()
+            )
             _once(folder, key, partial(_latent, pipe, example, size, recipe.mask_floor))
             latents[size] = key
         caption = example.caption.encode("utf-8", "replace").decode()
-        key = _key(b"text", caption.encode(), str(tokens).encode())
+        key = _key(b"text", model, caption.encode(), str(tokens).encode())
         _once(folder, key, partial(_text, pipe, caption, tokens))
         items.append(Item(latents=latents, text=key))
     return Prepared(items=tuple(items), read=reader(folder))
@@ -92,7 +98,7 @@ def _once(folder: Path, key: str, make: Callable[[], dict[str, torch.Tensor]]) -
     try:
         load_file(path)
     except (OSError, SafetensorError):
-        draft = folder / f"draft-{os.getpid()}"
+        draft = folder / f"draft-{secrets.token_hex(8)}"
         save_file({name: each.contiguous().cpu() for name, each in make().items()}, draft)
         draft.replace(path)
 
@@ -131,6 +137,22 @@ def _text_tokens(pipe: Any, captions: Sequence[str], *, padded: bool) -> int:
     ids = pipe.tokenizer_2(said, truncation=True, max_length=longest).input_ids
     needed = max(len(each) for each in ids)
     return int(min(longest, -(-needed // _TEXT_UNIT) * _TEXT_UNIT))
+
+
+@torch.no_grad()
+def _digest(pipe: Any) -> bytes:
+    """A digest of the model as it is in memory: names, types and shapes of its tensors, a sample of each.
+
+    The transformer counts too: by these keys a checkpoint is known, and other weights must not go on from it.
+    """
+    digest = hashlib.sha256()
+    for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.transformer):
+        samples = []
+        for name, each in part.named_parameters():
+            digest.update(f"{name} {each.dtype} {tuple(each.shape)} ".encode())
+            samples.append(each.flatten()[:: max(1, each.numel() // _SAMPLED)])
+        digest.update(torch.cat(samples).cpu().view(torch.uint8).numpy().tobytes())
+    return digest.digest()
 
 
 def _key(*parts: bytes) -> str:

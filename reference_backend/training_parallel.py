@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,12 +18,17 @@ import torch
 from accelerate import Accelerator
 from diffusers import FluxTransformer2DModel
 
+from mock_server.errors import BadConfiguration
 from reference_backend import checkpoints
 from reference_backend.checkpoints import Pace, State
 from reference_backend.job import Cancelled, JobFailed, Report
+from reference_backend.memory import within_memory
 from reference_backend.training_cache import Item, Prepared, reader
 from reference_backend.training_loop import Crew, Plan, run
 from reference_backend.training_lora import attached
+
+NO_ROOM = "The training does not fit into this device's memory."
+"""What a training fails with as `out_of_memory`, by however many processes."""
 
 _PR_SET_PDEATHSIG = 1
 _FAREWELL_SECONDS = 30.0
@@ -31,11 +36,14 @@ _FAREWELL_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What each process is told. `model` is a directory or hub id; `rendezvous` a file yet to be."""
+    """What each process is told.
+
+    `model` is a directory or hub id, `device` that of the first process, and `rendezvous` a file yet to be.
+    """
 
     model: str
     dtype: torch.dtype
-    device: str
+    device: torch.device
     items: tuple[Item, ...]
     plan: Plan
     folder: Path
@@ -65,7 +73,23 @@ class _Stopped:
     pass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    pass
+
+
+_Message = _Progress | _Failed | _Stopped | _Trained
+
 _STOP = "stop"
+
+
+def check_processes(device: torch.device, processes: int) -> None:
+    """Raises BadConfiguration unless each process finds a GPU, from `device` on. A CPU they can share."""
+    first, count = device.index or 0, torch.cuda.device_count()
+    if device.type == "cuda" and first + processes > count:
+        raise BadConfiguration(
+            f"--processes: {processes} asked for from cuda:{first} on, and torch finds {count} CUDA devices"
+        )
 
 
 def run_together(
@@ -74,6 +98,7 @@ def run_together(
     plan: Plan,
     *,
     folder: Path,
+    meeting: Path,
     pace: Pace,
     recompute: bool,
     processes: int,
@@ -81,16 +106,16 @@ def run_together(
 ) -> State:
     """As `training_loop.run`, by processes that load the transformer from where the pipeline came from.
 
-    The pipeline stays where it is: the first GPU holds its transformer twice. When one process is lost, so
-    is the training, and this raises RuntimeError; the checkpoints remain.
+    The pipeline stays where it is: the first GPU holds its transformer twice. They meet below `meeting`, a
+    folder of this attempt's own. What one of them fails with, the training fails with. Where one dies, this
+    process ends by SystemExit, as it would have, had it trained alone; the checkpoints remain.
     """
-    device = pipe.transformer.device.type
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with tempfile.TemporaryDirectory() as meeting, contextlib.ExitStack() as ending:
+    with tempfile.TemporaryDirectory(dir=meeting) as place, contextlib.ExitStack() as ending:
         task = Task(
             model=pipe.name_or_path,
             dtype=pipe.transformer.dtype,
-            device=device,
+            device=pipe.transformer.device,
             items=prepared.items,
             plan=plan,
             folder=folder,
@@ -98,53 +123,70 @@ def run_together(
             recompute=recompute,
             processes=processes,
             threads=max(1, torch.get_num_threads() // processes),
-            rendezvous=str(Path(meeting) / "rendezvous"),
+            rendezvous=str(Path(place).resolve() / "rendezvous"),
             parent=os.getpid(),
         )
-        ours, theirs = context.Pipe()
-        crew = []
+        crew: dict[Connection, BaseProcess] = {}
         for rank in range(processes):
-            process = context.Process(target=_member, args=(task, rank, theirs if rank == 0 else None))
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_member, args=(task, rank, theirs))
+            ending.enter_context(ours)
             ending.callback(_end, process)
             process.start()
-            crew.append(process)
-        theirs.close()
-        _follow(ours, crew, report)
+            theirs.close()
+            crew[ours] = process
+        _follow(crew, report)
     final = checkpoints.load(folder, plan.digest)
     if final is None or final.step != plan.recipe.steps:
         raise RuntimeError("the processes of a training have ended without its result")
     return final
 
 
-def _follow(pipe: Connection, crew: Sequence[BaseProcess], report: Report) -> None:
-    """Passes on what the first process tells, until it is done. Raises what it failed with."""
+def _follow(crew: Mapping[Connection, BaseProcess], report: Report) -> None:
+    """Passes on what the first process tells, until it is done. Raises what any of them ends with."""
+    first, *_ = crew
+    running = dict(crew)
     cancelled: Cancelled | None = None
-    while True:
-        running = [each.sentinel for each in crew if each.exitcode is None]
-        ready = wait([pipe, *running], _FAREWELL_SECONDS if cancelled else None)
-        if cancelled is not None and not ready:
+    while first in running:
+        ready = wait(list(running), _FAREWELL_SECONDS if cancelled else None)
+        told = {pipe: _heard(pipe) for pipe in running if pipe in ready}
+        if cancelled is not None and not told:
             raise cancelled
-        if pipe not in ready:
-            if any(each.exitcode for each in crew):
-                raise RuntimeError("a process of a training has died")
-            continue
-        try:
-            message: object = pipe.recv()
-        except (EOFError, OSError):
-            raise RuntimeError("the first process of a training has died") from None
-        match message:
-            case _Progress(stage=stage, done=done, of=of) if cancelled is None:
-                try:
-                    report(stage, done, of)
-                except Cancelled as wish:
-                    cancelled = wish
-                    pipe.send(_STOP)
-            case _Failed(code=code, message=text):
-                raise JobFailed(code, text)
-            case _Stopped():
-                raise cancelled or Cancelled
-            case None:
-                return
+        # Before all else: the others may have died of its end.
+        for message in told.values():
+            if isinstance(message, _Failed):
+                raise JobFailed(message.code, message.message)
+        for pipe, message in told.items():
+            match message:
+                case _Progress(stage=stage, done=done, of=of) if cancelled is None:
+                    try:
+                        report(stage, done, of)
+                    except Cancelled as wish:
+                        cancelled = wish
+                        with contextlib.suppress(OSError):  # it has died, which is heard next
+                            first.send(_STOP)
+                case _Stopped():
+                    raise cancelled or Cancelled
+                case _Trained():
+                    del running[pipe]
+                case None:
+                    raise cancelled or SystemExit(_death(crew[pipe]))
+
+
+def _heard(pipe: Connection) -> _Message | None:
+    """What a process tells, None where it has died."""
+    try:
+        message: _Message = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+def _death(process: BaseProcess) -> str:
+    process.join(_FAREWELL_SECONDS)
+    code = process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"a process of this training has ended: {how}"
 
 
 def _end(process: BaseProcess) -> None:
@@ -153,7 +195,7 @@ def _end(process: BaseProcess) -> None:
         process.join()
 
 
-def _member(task: Task, rank: int, pipe: Connection | None) -> None:
+def _member(task: Task, rank: int, pipe: Connection) -> None:
     """What each of the processes does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -162,25 +204,21 @@ def _member(task: Task, rank: int, pipe: Connection | None) -> None:
     # Whoever ends the parent ends these; a Ctrl-C meant for all is the parent's to hear.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    last: _Failed | _Stopped | None = None
+    last: _Message = _Trained()
     try:
-        _train(task, rank, _reporting(pipe))
+        within_memory(lambda: _train(task, rank, _reporting(pipe)), otherwise=NO_ROOM)
     except JobFailed as failure:
         last = _Failed(code=failure.code, message=failure.message)
-    except torch.OutOfMemoryError:
-        last = _Failed(code="out_of_memory", message="The training does not fit into this device's memory.")
     except Cancelled:
         last = _Stopped()
-    if pipe is not None:
-        pipe.send(last)
+    pipe.send(last)
 
 
-def _reporting(pipe: Connection | None) -> Report:
+def _reporting(pipe: Connection) -> Report:
     def report(stage: str, done: int, of: int) -> None:
-        if pipe is not None:
-            pipe.send(_Progress(stage=stage, done=done, of=of))
-            if pipe.poll():
-                raise Cancelled
+        pipe.send(_Progress(stage=stage, done=done, of=of))
+        if pipe.poll():
+            raise Cancelled
 
     return report
 
@@ -217,20 +255,22 @@ def _accelerator(task: Task, rank: int) -> Accelerator:
 
     The usual meeting place is a port that listens to the whole network, without a password.
     """
+    gpu = (task.device.index or 0) + rank
     os.environ.update(
         RANK=str(rank),
-        LOCAL_RANK=str(rank),
+        LOCAL_RANK=str(gpu),  # which accelerate takes for the number of the GPU
         WORLD_SIZE=str(task.processes),
         LOCAL_WORLD_SIZE=str(task.processes),
         GLOO_SOCKET_IFNAME="lo",
         NCCL_SOCKET_IFNAME="lo",
     )
-    on_gpu = task.device == "cuda"
+    on_gpu = task.device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(gpu)
     torch.distributed.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=f"file://{task.rendezvous}",
+        # Documented, though its types do not export it. A URL could not name every folder.
+        store=torch.distributed.FileStore(task.rendezvous, task.processes),  # type: ignore[attr-defined]
         rank=rank,
         world_size=task.processes,
     )

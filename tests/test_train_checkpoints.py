@@ -1,8 +1,11 @@
 """Checkpoints of a training: whole or not there, checked when read, and never too costly."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,19 +92,76 @@ def test_one_of_another_training_is_passed_over(tmp_path: Path) -> None:
     assert checkpoints.load(tmp_path, "plan") is None
 
 
+def test_those_of_another_training_do_not_make_newer_ones_look_old(tmp_path: Path) -> None:
+    for step in (10, 11):
+        checkpoints.save(tmp_path, state(step, plan="another"))
+    checkpoints.load(tmp_path, "plan")
+    saved(tmp_path, 1)
+    loaded = checkpoints.load(tmp_path, "plan")
+    assert loaded is not None
+    assert loaded.step == 1
+
+
+def test_two_attempts_do_not_write_into_one_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two containers, both may be by the process of the same number."""
+    sync = checkpoints.sync
+
+    def meanwhile(path: Path) -> None:
+        monkeypatch.setattr(checkpoints, "sync", sync)
+        saved(tmp_path, 2)
+        sync(path)
+
+    monkeypatch.setattr(checkpoints, "sync", meanwhile)
+    saved(tmp_path, 1)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_step_that_another_attempt_has_kept_first_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "other", 2)
+    place = tmp_path / "mine" / "step-00000002"
+    saved(tmp_path / "mine", 2)
+    flipped(place)
+    remove = shutil.rmtree
+
+    def overtaken(path: Path, **more: Any) -> None:
+        remove(path, **more)
+        if path == place:
+            shutil.copytree(tmp_path / "other" / place.name, place)
+
+    monkeypatch.setattr(shutil, "rmtree", overtaken)
+    saved(tmp_path / "mine", 2)
+    assert checkpoints.load(tmp_path / "mine", "plan") is not None
+    assert [each.name for each in place.parent.iterdir()] == [place.name]
+
+
 def test_there_is_none_where_nothing_was_saved(tmp_path: Path) -> None:
     assert checkpoints.load(tmp_path / "nowhere", "plan") is None
 
 
-def test_what_a_kill_left_half_written_is_not_read_and_goes(tmp_path: Path) -> None:
-    saved(tmp_path, 1)
-    draft = tmp_path / "draft-4711"
+def half_written(folder: Path, *, seconds_ago: int) -> Path:
+    draft = folder / "draft-4711"
     draft.mkdir()
     (draft / "state.safetensors").write_bytes(b"\0" * 100)
+    then = draft.stat().st_mtime - seconds_ago
+    os.utime(draft, (then, then))
+    return draft
+
+
+def test_what_a_kill_left_half_written_is_not_read_and_goes(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    draft = half_written(tmp_path, seconds_ago=4000)
     loaded = checkpoints.load(tmp_path, "plan")
     assert loaded is not None
     assert loaded.step == 1
     assert not draft.exists()
+
+
+def test_what_another_attempt_may_be_writing_stays(tmp_path: Path) -> None:
+    draft = half_written(tmp_path, seconds_ago=60)
+    assert checkpoints.load(tmp_path, "plan") is None
+    assert draft.exists()
 
 
 class Watch:
