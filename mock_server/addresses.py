@@ -19,7 +19,11 @@ _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a
 _UNREADABLE = re.compile(r"[\x00-\x20\x7f\\]")
 _LONGEST = 8000
 _KEPT = "/%:@!$&'()*+,;=~-._"
+_PLACE = re.compile(r"(?P<host>\[[^\]]+\]|[^:]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
+_LOCALHOST = "localhost"
+WEB_PORTS = frozenset(_PORTS.values())
+"""Where websites are."""
 
 # Where clouds tell a machine its secrets. Nobody's receiver is there, whatever network includes it.
 _METADATA = frozenset(
@@ -68,8 +72,9 @@ class NotAllowed(Exception):
 class Allowed:
     """What may be called: names with public addresses, and networks as they are.
 
-    `public` stands for every name, and `this_machine` for its own addresses. `option` is what a refusal names
-    as the way to allow more.
+    `public` stands for every name, and `this_machine` for its own addresses. Names and `public` are called at
+    `ports` only, where that is not None, and at `places`, each a host with a port. `option` is what a refusal
+    names as the way to allow more.
     """
 
     option: str
@@ -77,6 +82,8 @@ class Allowed:
     networks: tuple[Network, ...] = ()
     public: bool = False
     this_machine: bool = False
+    ports: frozenset[int] | None = None
+    places: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,31 +108,57 @@ class Pinned:
 
 
 def read_allowed(
-    texts: Iterable[str], *, option: str, public: bool = False, this_machine: bool = False
+    texts: Iterable[str],
+    *,
+    option: str,
+    public: bool = False,
+    this_machine: bool = False,
+    ports: frozenset[int] | None = None,
 ) -> Allowed:
     """What a user allows by an option: host names, addresses and networks such as 10.0.0.0/8.
 
-    Raises BadConfiguration for what is none of these.
+    Where names are called at some `ports` only, HOST:PORT allows another. Raises BadConfiguration for what is
+    none of these.
     """
-    hosts, networks = set(), []
+    hosts, networks, places = set(), [], set()
     for text in texts:
         plain = text.strip()
+        place = None if ports is None else _place(plain)
         if network := _network(plain):
             networks.append(network)
-            continue
-        name = _ascii(plain)
-        if name is None or "/" in plain or re.fullmatch("[0-9.]+|0x[0-9a-f.x]+", name):
+        elif place is not None:
+            places.add(place)
+        elif name := _name(plain):
+            hosts.add(name)
+        else:
+            also = "" if ports is None else "HOST:PORT, "
             raise BadConfiguration(
-                f"{option} {text[:80]!r}: give a host name, an address, or a network such as 10.0.0.0/8"
+                f"{option} {text[:80]!r}: give a host name, {also}an address, or a network such as 10.0.0.0/8"
             )
-        hosts.add(name)
     return Allowed(
         option=option,
         hosts=frozenset(hosts),
         networks=tuple(networks),
         public=public,
         this_machine=this_machine,
+        ports=ports,
+        places=frozenset(places),
     )
+
+
+def _place(text: str) -> tuple[str, int] | None:
+    found = _PLACE.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        return None
+    literal = _literal(found["host"].strip("[]"))
+    host = _name(found["host"]) if literal is None else str(literal)
+    return None if host is None else (host, int(found["port"]))
+
+
+def _name(text: str) -> str | None:
+    """A host name as it is compared; None where the text is none, or a number that is no address."""
+    name = _ascii(text)
+    return None if name is None or "/" in text or re.fullmatch("[0-9.]+|0x[0-9a-f.x]+", name) else name
 
 
 def _network(text: str) -> Network | None:
@@ -153,7 +186,7 @@ async def resolve(url: str, allowed: Allowed, *, lookup: Lookup = look_up) -> Pi
         raise OSError(f"{host} has no address")
     addresses = [_plain(text) for text in found]
     for address in addresses:
-        _judge(host, address, allowed)
+        _judge(host, port, address, allowed)
     shown = f"[{literal}]" if isinstance(literal, IPv6Address) else host
     return Pinned(
         tls=tls,
@@ -216,7 +249,7 @@ def _plain(text: str) -> Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _judge(host: str, address: Address, allowed: Allowed) -> None:
+def _judge(host: str, port: int, address: Address, allowed: Allowed) -> None:
     """Raises NotAllowed for an address that may not be called under that name."""
     shown = str(address) if host == str(address) else f"{host} resolves to {address}, which"
     inside = tuple(_inside(address))
@@ -224,16 +257,24 @@ def _judge(host: str, address: Address, allowed: Allowed) -> None:
         raise NotAllowed(f"{shown} is where a cloud keeps a machine's secrets; it is never called.")
     if address.is_multicast or address.is_unspecified or address == IPv4Address("255.255.255.255"):
         raise NotAllowed(f"{shown} is no address of one machine; write 127.0.0.1 for this one.")
-    if address.is_loopback and allowed.this_machine:
+    if address.is_loopback and (allowed.this_machine or (_LOCALHOST, port) in allowed.places):
         return
-    if any(address in network for network in allowed.networks):
+    is_named = (host, port) in allowed.places
+    if any(address in network for network in allowed.networks) or (is_named and host == str(address)):
         return
     if not _is_public(address, inside):
         raise NotAllowed(
             f"{shown} is not a public address; start the server with {allowed.option} {address}."
         )
+    if is_named:
+        return
     if not (allowed.public or host in allowed.hosts):
         raise NotAllowed(f"{shown} is not this machine; start the server with {allowed.option} {host}.")
+    if allowed.ports is not None and port not in allowed.ports:
+        raise NotAllowed(
+            f"{shown} is called at the ports of websites only; start the server with {allowed.option}"
+            f" {host}:{port}."
+        )
 
 
 def _is_public(address: Address, inside: tuple[IPv4Address, ...]) -> bool:

@@ -20,7 +20,7 @@ from mock_server.contents import HEAD, IMAGES, media_of
 from reference_backend import captions
 from reference_backend.archive import read_archive, shown
 from reference_backend.job import JobFailed, Report
-from reference_backend.pictures import read_mask, read_picture
+from reference_backend.pictures import pixels_in, read_mask, read_picture
 
 FEWEST = 4
 """How many pictures the pages advise at least."""
@@ -29,6 +29,8 @@ _MOST_PICTURES = 2000
 # Training looks at no more than about a megapixel of a picture. All of them are in memory at once.
 _PIXELS_EACH = 1536 * 1536
 _PIXELS_IN_ALL = 400_000_000
+# Of pictures and masks as they come: 64 megapixels fit into 2.5 kB, and take seconds at the worst.
+_MOST_DECODED = 4_000_000_000
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _UNREAD = frozenset(
     {".heic", ".heif", ".avif", ".svg", ".jp2", ".jxl", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw"}
@@ -90,6 +92,8 @@ def read_dataset(
         raise JobFailed("no_images", "The archive holds no picture; put PNG, JPEG or WebP files into it.")
     if len(layout.pictures) > _MOST_PICTURES:
         raise JobFailed("archive_too_large", f"The archive holds more than {_MOST_PICTURES} pictures.")
+    masks = {} if is_style else layout.masks
+    _check_pixels(files, [*layout.pictures, *masks.values()], report)
     trigger = captions.clean(trigger_word or "")
     pixels = min(_PIXELS_EACH, _PIXELS_IN_ALL // len(layout.pictures))
     examples, remarks = [], []
@@ -98,7 +102,7 @@ def read_dataset(
             report("reading pictures", number, len(layout.pictures))
         picture = read_picture(files.pop(name), what=f"{shown(name)} in the archive", pixels=pixels)
         mask = None
-        if not is_style and (found := layout.masks.get(name)):
+        if found := masks.get(name):
             mask, remark = _mask_for(picture, found, files[found])
             remarks += remark
         caption = captions.choose(layout.captions.get(name, ""), trigger_word=trigger, is_style=is_style)
@@ -109,6 +113,20 @@ def read_dataset(
         examples=tuple(examples),
         remarks=(*_remarks(layout, trigger_word=trigger, is_style=is_style), *remarks),
     )
+
+
+def _check_pixels(files: Mapping[str, bytes], names: Sequence[str], report: Report | None) -> None:
+    left = _MOST_DECODED
+    for number, name in enumerate(names):
+        if report is not None:
+            report("measuring pictures", number, len(names))
+        left -= pixels_in(files[name], what=f"{shown(name)} in the archive")
+        if left < 0:
+            raise JobFailed(
+                "archive_too_large",
+                f"The archive's pictures and masks have over {_MOST_DECODED // 10**6} megapixels in all; make"
+                " them smaller.",
+            )
 
 
 def _digest(picture: Image.Image) -> str:

@@ -13,11 +13,11 @@ from urllib.parse import urljoin
 
 import httpx
 
-from mock_server.addresses import Allowed, Lookup, NotAllowed, Pinned, read_allowed, resolve
+from mock_server.addresses import WEB_PORTS, Allowed, Lookup, NotAllowed, Pinned, read_allowed, resolve
 from reference_backend.job import JobFailed, Report
 
 _OPTION = "--fetch-from"
-_NOBODY = Allowed(option=_OPTION)
+_NOBODY = Allowed(option=_OPTION, ports=WEB_PORTS)
 _PUBLIC = "public"
 _LOCALHOST = "localhost"
 _MOST_REDIRECTS = 3
@@ -61,20 +61,23 @@ async def look_up(host: str, port: int) -> list[str]:
 class Fetcher:
     """How files are fetched: from which hosts, how names become addresses, and within how many seconds.
 
-    `trust` gives the certificates that hosts are checked by. Made by `fetcher_for`.
+    `trust` gives the certificates that hosts are checked by, and `gone` are the statuses that tell that there
+    is no such file. Made by `fetcher_for`.
     """
 
     allowed: Allowed = _NOBODY
     lookup: Lookup = look_up
     seconds: float = 300
     trust: Callable[[], ssl.SSLContext] = _trust
+    gone: frozenset[int] = _GONE
 
 
 def fetcher_for(texts: Iterable[str], *, seconds: float = 300) -> Fetcher:
     """A fetcher for what an operator allows: `public`, host names, addresses, networks such as 10.0.0.0/8.
 
-    A host name allows public addresses only, and `localhost` those of this machine; other private ones need
-    their network. Raises BadConfiguration for what is none of these.
+    `public` and a host name allow public addresses only, at the ports 80 and 443; another port is allowed as
+    HOST:PORT. `localhost` allows this machine, and other private addresses need their network: these at any
+    port. Raises BadConfiguration for what is none of these.
     """
     words = [text.strip().lower() for text in texts]
     allowed = read_allowed(
@@ -82,6 +85,7 @@ def fetcher_for(texts: Iterable[str], *, seconds: float = 300) -> Fetcher:
         option=_OPTION,
         public=_PUBLIC in words,
         this_machine=_LOCALHOST in words,
+        ports=WEB_PORTS,
     )
     return Fetcher(allowed=allowed, seconds=seconds)
 
@@ -150,7 +154,8 @@ async def _pin(errand: _Errand, url: str) -> Pinned:
     allowed = errand.fetcher.allowed
 
     async def lookup(host: str, port: int) -> Iterable[str]:
-        if not (allowed.public or allowed.this_machine or allowed.networks or host in allowed.hosts):
+        named = host in allowed.hosts or (host, port) in allowed.places
+        if not (allowed.public or allowed.this_machine or allowed.networks or named):
             raise NotAllowed("a name that would be refused is not even looked up")
         return await errand.fetcher.lookup(host, port)
 
@@ -199,7 +204,7 @@ async def _get_from(address: str, errand: _Errand, pinned: Pinned) -> str | None
 async def _read(errand: _Errand, response: httpx.Response) -> str | None:
     if response.status_code in _REDIRECTS and "Location" in response.headers:
         return str(response.headers["Location"])
-    if response.status_code in _GONE:
+    if response.status_code in errand.fetcher.gone:
         raise JobFailed(
             "not_found", f"{errand.what} is not at its URL any more, or never was; correct the URL."
         )

@@ -10,7 +10,7 @@ import math
 import struct
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -22,6 +22,7 @@ _MOST_PIXELS = 64_000_000
 
 # Progressive JPEGs have about ten scans. Thousands fit into a small file, and each goes over all pixels.
 _MOST_SCANS = 100
+_Made = TypeVar("_Made")
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
@@ -37,7 +38,7 @@ def read_picture(content: bytes, *, what: str, pixels: int | None = None) -> Ima
             image.draft(None, _size_within(image, pixels))
         return _in_srgb(_upright(image))
 
-    picture = _decoded(content, what, finish)
+    picture = _opened(content, what, finish)
     if pixels is None or picture.width * picture.height <= pixels:
         return picture
     return picture.resize(_size_within(picture, pixels), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -48,10 +49,18 @@ def read_mask(content: bytes, *, what: str) -> Image.Image:
 
     Raises JobFailed: image_unreadable, image_too_large.
     """
-    return _decoded(content, what, lambda image: _in_grey(_upright(image)))
+    return _opened(content, what, lambda image: _in_grey(_upright(image)))
 
 
-def _decoded(content: bytes, what: str, finish: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def pixels_in(content: bytes, *, what: str) -> int:
+    """How many pixels a picture or mask says that it has; nothing of it is decoded.
+
+    Raises JobFailed: image_unreadable, image_too_large.
+    """
+    return _opened(content, what, lambda image: image.width * image.height)
+
+
+def _opened(content: bytes, what: str, finish: Callable[[Image.Image], _Made]) -> _Made:
     if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _MOST_SCANS:
         raise JobFailed(
             "image_unreadable", f"{what} is a JPEG of more than {_MOST_SCANS} scans; save it again."

@@ -10,26 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-import httpx
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
-
 from mock_server.backend import OWN_OUTPUT, OWN_UPLOAD
 from reference_backend.fetch import Fetcher, download
 from reference_backend.folders import folders_of
+from reference_backend.hub import SUFFIX, Weights, fetch_weights, read_id, read_url
 from reference_backend.job import JobFailed, Report
 
 _MIB = 1024 * 1024
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _SPACE = str.maketrans("", "", " \t\r\n")
-_HUB_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_HUB_ID = re.compile(
-    rf"(?P<repo>{_HUB_PART}/{_HUB_PART})(?:/(?P<file>[A-Za-z0-9][A-Za-z0-9._/ -]{{0,200}}))?"
-)
-_USUAL_NAME = "pytorch_lora_weights.safetensors"
-_SUFFIX = ".safetensors"
-_NOT_PUBLIC = frozenset({401, 403, 404})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +100,14 @@ def fetch_lora(
     most = sources.limits.lora
     found = _own(sources, text, session=session, what=what)
     if found is None and _is_address(text):
-        return _fetched(sources, text, most=most, what=what, folder=folder, report=report)
+        on_hub = read_url(text)
+        if on_hub is None or (on_hub.is_file and not sources.hub):
+            return _fetched(sources, text, most=most, what=what, folder=folder, report=report)
+        return _from_hub(sources, on_hub, what=what, folder=folder, report=report)
     if found is None and sources.loras is not None:
         found = _in_folder(sources.loras, text)
-    hub_id = _HUB_ID.fullmatch(text)
-    if found is None and sources.hub and hub_id is not None:
-        return _from_hub(hub_id["repo"], hub_id["file"], most=most, what=what)
+    if found is None and sources.hub and (on_hub := read_id(text)) is not None:
+        return _from_hub(sources, on_hub, what=what, folder=folder, report=report)
     if found is None:
         raise JobFailed(
             "not_found",
@@ -162,10 +154,14 @@ def _check_size(size: int, most: int, what: str) -> None:
 def _fetched(
     sources: Sources, url: str, *, most: int, what: str, folder: Path, report: Report | None
 ) -> Path:
-    path = folder / f"fetched-{secrets.token_hex(4)}"
+    path = _new_file(folder)
     with path.open("xb") as file:
         download(sources.fetcher, url, into=file, most=most, what=what, report=report)
     return path
+
+
+def _new_file(folder: Path) -> Path:
+    return folder / f"fetched-{secrets.token_hex(4)}"
 
 
 def _from_base64(text: str, *, most: int, what: str, code: str) -> bytes:
@@ -193,52 +189,31 @@ def _in_folder(folder: Path, name: str) -> Path | None:
     ):
         return None
     home = folder.resolve()
-    for tried in (name, name + _SUFFIX):
+    for tried in (name, name + SUFFIX):
         try:
             found = (home / tried).resolve(strict=True)
         except (OSError, RuntimeError):  # it is too long, or links to itself
             continue
-        if found.is_relative_to(home) and found.is_file() and found.suffix == _SUFFIX:
+        if found.is_relative_to(home) and found.is_file() and found.suffix == SUFFIX:
             return found
     return None
 
 
-def _from_hub(repo: str, file: str | None, *, most: int, what: str) -> Path:
-    """The weights of a repository on a model hub as they are now, from the hub's cache if they are there.
-
-    The operator's token is never used: whoever sends requests would read with it.
-    """
-    try:
-        info = HfApi(token=False).model_info(repo, files_metadata=True, timeout=30)
-        sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
-        chosen = _chosen(sizes, file, what)
-        _check_size(sizes[chosen], most, what)
-        return Path(hf_hub_download(repo, chosen, revision=info.sha, token=False))
-    except HfHubHTTPError as error:
-        if error.response.status_code in _NOT_PUBLIC:
-            raise JobFailed(
-                "not_found", f"{what} names nothing that is public on the hub; correct it."
-            ) from error
-        raise _hub_failed(what) from error
-    except (httpx.HTTPError, OSError, ValueError) as error:
-        raise _hub_failed(what) from error
-
-
-def _hub_failed(what: str) -> JobFailed:
-    return JobFailed("download_failed", f"{what} could not be fetched from the hub; try again later.")
-
-
-def _chosen(sizes: dict[str, int], file: str | None, what: str) -> str:
-    weights = sorted(name for name in sizes if name.endswith(_SUFFIX) and ".." not in name)
-    if file is not None:
-        weights = [name for name in weights if name == file]
-    elif _USUAL_NAME in weights:
-        weights = [_USUAL_NAME]
-    if not weights:
-        raise JobFailed("not_found", f"{what} names a repository without such a {_SUFFIX} file; correct it.")
-    if len(weights) > 1:
+def _from_hub(sources: Sources, weights: Weights, *, what: str, folder: Path, report: Report | None) -> Path:
+    if not sources.hub:
         raise JobFailed(
-            "not_found",
-            f"{what} names a repository of {len(weights)} {_SUFFIX} files; add / and the name of one.",
+            "url_not_allowed",
+            f"{what} is on the hub, which this server does not ask; upload it to this server, or have its"
+            " operator start it with --hub.",
         )
-    return weights[0]
+    path = _new_file(folder)
+    fetch_weights(
+        weights,
+        fetcher=sources.fetcher,
+        kept=sources.data / "hub",
+        to=path,
+        most=sources.limits.lora,
+        what=what,
+        report=report,
+    )
+    return path

@@ -23,13 +23,14 @@ def bucket(width: int, height: int, *, resolution: int, step: int) -> tuple[int,
 def sizes_of(picture: Image.Image, resolutions: tuple[int, ...], step: int) -> tuple[tuple[int, int], ...]:
     """The sizes that a picture is trained at, one per resolution, smallest first.
 
-    A resolution that it has too few pixels for is left out, since enlarging shows nothing new; the smallest
-    one always counts.
+    A size that it would have to be enlarged for is left out, since that shows nothing new; the smallest one
+    always counts.
     """
-    area = picture.width * picture.height
-    least, *others = sorted(resolutions)
-    fitting = (least, *(each for each in others if each * each <= area))
-    return tuple(bucket(picture.width, picture.height, resolution=each, step=step) for each in fitting)
+    least, *others = (
+        bucket(picture.width, picture.height, resolution=each, step=step) for each in sorted(resolutions)
+    )
+    fitting = (size for size in others if size[0] <= picture.width and size[1] <= picture.height)
+    return (least, *fitting)
 
 
 def fitted(

@@ -358,3 +358,69 @@ def test_names_addresses_and_networks_can_be_allowed() -> None:
 def test_what_cannot_be_allowed_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(BadConfiguration, match="--webhook-to"):
         allowed_by([text])
+
+
+def web(url: str, *allowed: str, lookup: Lookup = no_lookup) -> Pinned:
+    found = read_allowed(allowed, option="--fetch-from", ports=frozenset({80, 443}))
+    return asyncio.run(resolve(url, found, lookup=lookup))
+
+
+@pytest.mark.parametrize("port", [22, 6379, 8080])
+def test_a_name_is_called_at_the_given_ports_only(port: int) -> None:
+    assert pin(f"http://example.com:{port}/", "example.com", lookup=answers("8.8.8.8")).port == port
+    with pytest.raises(NotAllowed, match=f"--fetch-from example.com:{port}"):
+        web(f"http://example.com:{port}/", "example.com", lookup=answers("8.8.8.8"))
+
+
+def test_the_ports_of_websites_are_the_given_ones_whatever_the_scheme() -> None:
+    for url in ("http://example.com/", "https://example.com/", "http://example.com:443/"):
+        assert web(url, "example.com", lookup=answers("8.8.8.8")).port in {80, 443}
+
+
+def test_a_host_with_a_port_is_called_at_that_one() -> None:
+    found = web("http://example.com:8080/", "Example.com:8080", lookup=answers("8.8.8.8"))
+    assert found.port == 8080
+    for url in ("http://example.com/", "http://example.com:8081/", "http://other.test:8080/"):
+        with pytest.raises(NotAllowed):
+            web(url, "example.com:8080", lookup=answers("8.8.8.8"))
+
+
+@pytest.mark.parametrize("address", [*NOT_PUBLIC, *NEVER, *NO_MACHINE])
+def test_a_host_with_a_port_may_not_lead_to(address: str) -> None:
+    with pytest.raises(NotAllowed):
+        web("http://example.com:8080/", "example.com:8080", lookup=answers(address))
+
+
+@pytest.mark.parametrize(("address", "place"), [("10.0.0.5", "10.0.0.5:90"), ("[fd00::1]", "[fd00::1]:90")])
+def test_an_address_with_a_port_is_called_at_that_one(address: str, place: str) -> None:
+    assert web(f"http://{address}:90/", place).port == 90
+    for url in (f"http://{address}:91/", f"http://{address}/", "http://10.0.0.6:90/"):
+        with pytest.raises(NotAllowed):
+            web(url, place)
+    with pytest.raises(NotAllowed):
+        web("http://box.test:90/", place, lookup=answers(address.strip("[]")))
+
+
+def test_metadata_is_not_called_though_it_is_given_with_a_port() -> None:
+    with pytest.raises(NotAllowed, match="never called"):
+        web("http://169.254.169.254:80/", "169.254.169.254:80")
+
+
+def test_this_machine_may_be_given_with_a_port() -> None:
+    for host in ("127.0.0.1", "localhost"):
+        assert web(f"http://{host}:9000/", "localhost:9000", lookup=answers("127.0.0.1")).port == 9000
+        with pytest.raises(NotAllowed):
+            web(f"http://{host}:9001/", "localhost:9000", lookup=answers("127.0.0.1"))
+
+
+def test_a_network_is_called_at_any_port() -> None:
+    assert web("http://10.0.0.5:6379/", "10.0.0.0/8").port == 6379
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["example.com:0", "example.com:65536", "example.com:", ":80", "10.0.0.0/8:80", "a/b:80", "10.1:80"],
+)
+def test_what_is_no_host_with_a_port_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(BadConfiguration, match="HOST:PORT"):
+        read_allowed([text], option="--fetch-from", ports=frozenset({80, 443}))

@@ -240,17 +240,31 @@ def test_too_many_pictures_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         read(FOUR)
 
 
+def test_pictures_and_masks_of_too_many_pixels_are_refused_before_any_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = FOUR | {"0_mask.png": png()}
+    monkeypatch.setattr(dataset, "_MOST_DECODED", 5 * 16 * 8)
+    assert read(files)
+    monkeypatch.setattr(dataset, "_MOST_DECODED", 5 * 16 * 8 - 1)
+    assert read(files, is_style=True)
+    monkeypatch.setattr(dataset, "read_picture", None)
+    with pytest.raises(JobFailed, match=r"^archive_too_large: .* and masks have over"):
+        read(files)
+
+
 def test_a_format_that_is_declared_is_checked() -> None:
     with pytest.raises(JobFailed, match=r"^archive_format_mismatch"):
         read_dataset(zipped(FOUR), trigger_word="", is_style=False, preprocessed=False, declared_format="tar")
 
 
-def test_reading_can_be_given_up() -> None:
+@pytest.mark.parametrize("given_up", [("measuring pictures", 1), ("reading pictures", 1)])
+def test_reading_can_be_given_up(given_up: tuple[str, int]) -> None:
     told = []
 
     def report(stage: str, done: int, of: int) -> None:
         told.append((stage, done, of))
-        if done == 1:
+        if (stage, done) == given_up:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -262,7 +276,7 @@ def test_reading_can_be_given_up() -> None:
             declared_format="",
             report=report,
         )
-    assert told == [("reading pictures", 0, 4), ("reading pictures", 1, 4)]
+    assert told[-2:] == [(given_up[0], 0, 4), (given_up[0], 1, 4)]
 
 
 SOURCES = {f"set/{number}.src.png": png() for number in range(11)}

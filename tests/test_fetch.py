@@ -147,6 +147,23 @@ def test_a_public_address_is_fetched_from_where_that_is_allowed(allowed: str, pi
     assert pinned == [("8.8.8.8", "example.com")]
 
 
+@pytest.mark.parametrize("allowed", ["public", "example.com"])
+@pytest.mark.parametrize("port", [22, 6379, 8080])
+def test_other_ports_than_those_of_websites_need_their_host(
+    allowed: str, port: int, pinned: list[Any]
+) -> None:
+    url = f"http://example.com:{port}/"
+    assert refusal(fetcher(allowed, lookup=answers("8.8.8.8")), url).code == "url_not_allowed"
+    assert refusal(fetcher(allowed), f"http://8.8.8.8:{port}/").code == "url_not_allowed"
+    assert pinned == []
+    fetched(fetcher(f"example.com:{port}", lookup=answers("8.8.8.8")), url)
+    assert pinned == [("8.8.8.8", "example.com")]
+
+
+def test_a_host_at_another_port_than_its_own_is_not_even_looked_up() -> None:
+    assert refusal(fetcher("example.com:8080"), "http://example.com/").code == "url_not_allowed"
+
+
 def test_another_name_is_not_allowed_by_one(pinned: list[Any]) -> None:
     for host in ("www.example.com", "example.com.evil.test", "evilexample.com"):
         assert refusal(fetcher("example.com"), f"http://{host}/").code == "url_not_allowed"
@@ -453,7 +470,7 @@ def test_a_redirect_out_of_tls_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "*", "http://example.com", "example.com:80", "10.0.0.1/8", "10.1", "0x7f000001"]
+    "text", ["", "*", "http://example.com", "example.com:x", "10.0.0.1/8", "10.1", "0x7f000001"]
 )
 def test_what_cannot_be_allowed_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(BadConfiguration, match="--fetch-from"):

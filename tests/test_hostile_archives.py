@@ -5,19 +5,17 @@ import io
 import random
 import stat
 import struct
-import subprocess
-import sys
 import tarfile
-import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from archives import tarred, zipped
+from attacks import attacked, mutation
 
 from reference_backend.archive import Caps, read_archive
+from reference_backend.dataset import read_dataset
 from reference_backend.job import JobFailed
 
 MIB = 2**20
@@ -346,50 +344,8 @@ def test_what_cannot_be_printed_is_not_said() -> None:
     assert failed.value.message.isprintable()
 
 
-CHILD = """
-import os, pathlib, resource, sys
-sys.path[:0] = {paths!r}
-import test_hostile_archives as here
-from reference_backend.dataset import read_dataset
-from reference_backend.job import JobFailed
-
-harm = []
-def watch(event, given):
-    if event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        harm.append(event)
-    if event.startswith(("socket.", "subprocess.", "os.system", "os.mkdir", "os.link", "os.symlink")):
-        harm.append(event)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-sys.addaudithook(watch)
-refused = 0
-for archive in here.{make}():
-    try:
-        read_dataset(archive, trigger_word="x", is_style=False, preprocessed=False, declared_format=None)
-    except JobFailed as failed:
-        refused += 1
-        assert failed.message.isprintable() and os.getcwd() not in failed.message, failed.message
-print(len(harm), refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def attacked(make: Callable[..., object], folder: Path) -> tuple[int, int, int]:
-    """What comes of reading archives in a process of its own.
-
-    How often it wrote, made a folder or opened a socket; how many it refused; by how many KiB it grew.
-    """
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", textwrap.dedent(CHILD).format(paths=paths, make=make.__name__)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    harm, refused, grown = map(int, done.stdout.split())
-    # On a Mac it is counted in bytes.
-    return harm, refused, grown // 1024 if sys.platform == "darwin" else grown
+def read(archive: bytes) -> None:
+    read_dataset(archive, trigger_word="x", is_style=False, preprocessed=False, declared_format=None)
 
 
 def bombs() -> list[bytes]:
@@ -410,7 +366,7 @@ def bombs() -> list[bytes]:
 
 
 def test_bombs_end_in_bounded_memory(tmp_path: Path) -> None:
-    harm, refused, grown = attacked(bombs, tmp_path)
+    harm, refused, grown = attacked(bombs, read, tmp_path)
     assert (harm, refused) == (0, 4)
     assert grown < 500 * 1024
     assert list(tmp_path.iterdir()) == []
@@ -440,32 +396,8 @@ def mutated() -> list[bytes]:
     return [mutation(chance.choice(whole), chance) for _ in range(350)]
 
 
-def mutation(content: bytes, chance: random.Random) -> bytes:
-    """The content with one to four places changed."""
-    held = bytearray(content)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(max(1, len(held)))
-        length = chance.choice([1, 1, 2, 4, 40, 400])
-        match chance.randrange(6):
-            case 0:
-                held[at : at + length] = chance.randbytes(length)
-            case 1:
-                held[at : at + length] = b"\xff" * length
-            case 2:
-                held[at : at + length] = bytes(length)
-            case 3:
-                del held[at : at + length]
-            case 4:
-                held[at:at] = held[at : at + length]
-            case 5:
-                # The ends are where archives keep what they believe.
-                place = len(held) - 1 - chance.randrange(min(len(held), 300)) if held else 0
-                held[place : place + 1] = chance.randbytes(1)
-    return bytes(held)
-
-
 def test_hundreds_of_broken_archives_end_in_codes(tmp_path: Path) -> None:
-    harm, refused, grown = attacked(mutated, tmp_path)
+    harm, refused, grown = attacked(mutated, read, tmp_path)
     assert harm == 0
     assert refused > 200
     assert grown < 300 * 1024

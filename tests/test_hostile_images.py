@@ -4,9 +4,12 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import attacked, mutation
 from PIL import Image
 
 from reference_backend.job import JobFailed
@@ -56,8 +59,12 @@ def refusal(content: bytes) -> str:
 
 
 def png(width: int, height: int, body: bytes = b"", *more: bytes) -> bytes:
+    return png_of(width, height, zlib.compress(body), *more)
+
+
+def png_of(width: int, height: int, packed: bytes, *more: bytes) -> bytes:
     header = struct.pack(">2L5B", width, height, 8, 2, 0, 0, 0)
-    chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", zlib.compress(body)), chunk(b"IEND", b"")]
+    chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", packed), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
@@ -157,18 +164,46 @@ def test_exif_that_cannot_be_read_is_left_out(form: str, exif: bytes) -> None:
     assert read_picture(content, what="image").size == (16, 8)
 
 
-def test_hundreds_of_broken_pictures_end_in_codes() -> None:
-    from test_hostile_archives import mutation
+def read(content: bytes) -> None:
+    refused = [found for found in (failure(read_picture, content), failure(read_mask, content)) if found]
+    assert {each.code for each in refused} <= {"image_unreadable", "image_too_large"}
+    if refused:
+        raise refused[0]
 
+
+def failure(reader: Callable[..., Image.Image], content: bytes) -> JobFailed | None:
+    try:
+        made = reader(content, what="image")
+    except JobFailed as failed:
+        return failed
+    assert made.mode == {read_picture: "RGB", read_mask: "L"}[reader]
+    return None
+
+
+def mutated() -> list[bytes]:
+    """350 pictures with a few bytes changed, moved, doubled or left out."""
     chance = random.Random(21)
     whole = samples()
-    codes = []
-    for _ in range(350):
-        content = mutation(chance.choice(whole), chance)
-        for read, mode in ((read_picture, "RGB"), (read_mask, "L")):
-            try:
-                assert read(content, what="image").mode == mode
-            except JobFailed as failed:
-                codes.append(failed.code)
-    assert len(codes) > 200
-    assert set(codes) <= {"image_unreadable", "image_too_large"}
+    return [mutation(chance.choice(whole), chance) for _ in range(350)]
+
+
+def test_hundreds_of_broken_pictures_end_in_codes(tmp_path: Path) -> None:
+    harm, refused, grown = attacked(mutated, read, tmp_path)
+    assert harm == 0
+    assert refused > 200
+    assert grown < 50 * 1024
+    assert list(tmp_path.iterdir()) == []
+
+
+def bombs() -> list[bytes]:
+    """Small pictures of more pixels than are read, and texts that unpack to more than is kept."""
+    texts = [chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20))) for _ in range(100)]
+    flat = zlib.compressobj(1)
+    lines = b"".join([flat.compress(bytes(8001 * 3 + 1)) for _ in range(8001)]) + flat.flush()
+    return [png_of(8001, 8001, lines), png(2, 2, bytes(14), *texts)]
+
+
+def test_bombs_end_in_bounded_memory(tmp_path: Path) -> None:
+    harm, refused, grown = attacked(bombs, read, tmp_path)
+    assert (harm, refused) == (0, 2)
+    assert grown < 50 * 1024

@@ -1,10 +1,7 @@
 """Where inputs come from: this server's own files, text, the operator's folder, a hub, and allowed hosts."""
 
 import base64
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -315,95 +312,10 @@ def test_a_lora_may_not_be_too_large(kept: Sources, tmp_path: Path) -> None:
     assert code(lora, replace(kept, limits=Limits(lora=9)), "style", tmp_path) == "too_large"
 
 
-ASK = """
-import sys
-from pathlib import Path
-from reference_backend.fetch import Fetcher
-from reference_backend.job import JobFailed
-from reference_backend.sources import Limits, Sources, fetch_lora
-
-sources = Sources(data=Path(), results=lambda *_: None, hub=True, limits=Limits(lora=1000))
-for text in sys.argv[1:]:
-    try:
-        found = fetch_lora(sources, text, session="", what="path", folder=Path())
-        print(found.read_bytes().decode())
-    except JobFailed as failed:
-        print(failed.code)
-"""
-
-
-def repository(*files: tuple[str, int]) -> bytes:
-    """What a hub says of a repository."""
-    siblings = [{"rfilename": name, "size": size} for name, size in files]
-    return ok(
-        json.dumps({"id": "org/name", "sha": "a" * 40, "siblings": siblings}).encode(),
-        "Content-Type: application/json",
-    )
-
-
-def weights(content: bytes) -> bytes:
-    """A file as a hub gives it; the answer to HEAD is the same without its body."""
-    return ok(content, f"X-Repo-Commit: {'a' * 40}", f'ETag: "{len(content):040}"')
-
-
-def test_a_lora_is_fetched_from_a_hub_where_that_is_on(tmp_path: Path) -> None:
-    resolve = f"resolve/{'a' * 40}"
-    with site() as hub:
-        for name, files in {
-            "one": [("x.safetensors", 7), ("README.md", 5)],
-            "usual": [("pytorch_lora_weights.safetensors", 5), ("other.safetensors", 5)],
-            "many": [("a.safetensors", 5), ("b/c.safetensors", 3)],
-            "pickled": [("pytorch_lora_weights.bin", 5)],
-            "large": [("x.safetensors", 1001)],
-        }.items():
-            hub.answers[f"/api/models/org/{name}?blobs=true"] = repository(*files)
-        hub.answers["/api/models/org/down?blobs=true"] = ok(b"", status="400 Bad Request")
-        hub.answers[f"/org/one/{resolve}/x.safetensors"] = weights(b"weights")
-        hub.answers[f"/org/usual/{resolve}/pytorch_lora_weights.safetensors"] = weights(b"usual")
-        hub.answers[f"/org/many/{resolve}/b/c.safetensors"] = weights(b"one")
-        asked = [
-            "one",
-            "usual",
-            "many",
-            "many/b/c.safetensors",
-            "many/missing.safetensors",
-            "many/../a.safetensors",
-        ]
-        asked += ["pickled", "large", "missing", "down"]
-        done = subprocess.run(
-            [sys.executable, "-c", ASK, *(f"org/{each}" for each in asked)],
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(Path(__file__).parents[1]),
-                "HF_ENDPOINT": hub.url(""),
-                "HF_HOME": str(tmp_path),
-                "HF_TOKEN": "hf_secret",
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.split() == [
-            "weights",
-            "usual",
-            "not_found",
-            "one",
-            "not_found",
-            "not_found",
-            "not_found",
-            "too_large",
-            "not_found",
-            "download_failed",
-        ]
-        assert not any("hf_secret" in head for head in hub.heads)
-
-
 def test_a_hub_is_not_asked_unless_that_is_on(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reference_backend.sources.HfApi", None)
+    monkeypatch.setattr("reference_backend.sources.fetch_weights", None)
     assert code(lora, sources, "org/name", tmp_path) == "not_found"
     with pytest.raises(TypeError):
         lora(replace(sources, hub=True), "org/name", tmp_path)

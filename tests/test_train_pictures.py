@@ -45,6 +45,20 @@ def test_a_large_picture_is_trained_at_every_size() -> None:
     assert found == ((512, 512), (768, 768), (1024, 1024))
 
 
+@pytest.mark.parametrize(
+    ("width", "height"), [(2048, 512), (500, 4000), (1023, 1030), (1100, 960), (5000, 700), (900, 900)]
+)
+@pytest.mark.parametrize("step", [16, 64])
+def test_a_picture_is_enlarged_to_the_smallest_size_only(width: int, height: int, step: int) -> None:
+    _, *larger = sizes_of(Image.new("L", (width, height)), (512, 768, 1024), step)
+    assert all(wide <= width and high <= height for wide, high in larger)
+
+
+def test_a_long_picture_is_trained_at_what_is_left_of_it() -> None:
+    found = sizes_of(Image.new("L", (2400, 600)), (512, 768, 1024), 16)
+    assert found == ((720, 368), (1088, 544))
+
+
 def test_a_circle_stays_a_circle_in_the_middle() -> None:
     picture = Image.new("L", (400, 200))
     ImageDraw.Draw(picture).ellipse((150, 50, 250, 150), fill=255)
