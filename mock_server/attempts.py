@@ -27,41 +27,50 @@ def begin(prediction: Prediction, *, now: int, worker: str) -> Prediction:
     """
     if prediction.events[-1].status.final:
         raise Outdated(f"the prediction is {prediction.events[-1].status} already")
-    at = max(now, prediction.events[-1].at)
     if prediction.attempt - prediction.spared >= MOST_ATTEMPTS:
         error = f"worker_died: The work on this task has ended its worker {MOST_ATTEMPTS} times."
-        return replace(prediction, events=(*_begun(prediction, at), _failure(at, error)))
-    return replace(prediction, attempt=prediction.attempt + 1, worker=worker, events=_begun(prediction, at))
+        return fail(prediction, now=now, error=error)
+    return replace(prediction, attempt=prediction.attempt + 1, worker=worker, events=_begun(prediction, now))
 
 
-def finish(prediction: Prediction, *, attempt: int, event: Event) -> Prediction:
-    """The prediction with its final event, by the attempt of that number. Raises Outdated."""
-    check(prediction, attempt)
+def fail(prediction: Prediction, *, now: int, error: str) -> Prediction:
+    """The prediction failed, whichever attempt is at it. Raises Outdated where it has ended already."""
+    if prediction.events[-1].status.final:
+        raise Outdated(f"the prediction is {prediction.events[-1].status} already")
+    begun = _begun(prediction, now)
+    failure = Event(at=max(now, begun[-1].at), status=Status.FAILED, error=error)
+    return replace(prediction, events=(*begun, failure))
+
+
+def finish(prediction: Prediction, *, attempt: int, worker: str, event: Event) -> Prediction:
+    """The prediction with its final event, by the worker's attempt of that number. Raises Outdated."""
+    check(prediction, attempt, worker)
     at = max(event.at, prediction.events[-1].at)
     return replace(prediction, events=(*prediction.events, replace(event, at=at)))
 
 
-def hand_back(prediction: Prediction, *, attempt: int) -> Prediction:
+def hand_back(prediction: Prediction, *, attempt: int, worker: str) -> Prediction:
     """The prediction for another worker to take, with this attempt not counted. Raises Outdated."""
-    check(prediction, attempt)
+    check(prediction, attempt, worker)
     # The number itself must not come again, or the next attempt could be taken for this one.
     return replace(prediction, worker="", spared=prediction.spared + 1)
 
 
-def check(prediction: Prediction, attempt: int) -> None:
-    """Raises Outdated unless the attempt of that number is the one that counts."""
+def check(prediction: Prediction, attempt: int, worker: str) -> None:
+    """Raises Outdated unless the worker's attempt of that number is the one that counts.
+
+    The number alone would not do: after a reset an id can come again, and its attempts are counted anew.
+    """
     last = prediction.events[-1]
     if last.status.final:
         raise Outdated(f"the prediction is {last.status} already")
-    if prediction.attempt != attempt:
-        raise Outdated(f"attempt {prediction.attempt} has taken over from attempt {attempt}")
+    if (prediction.attempt, prediction.worker) != (attempt, worker):
+        by = f"attempt {prediction.attempt} by {prediction.worker or 'nobody'}"
+        raise Outdated(f"{by} has taken over from attempt {attempt} by {worker}")
 
 
-def _begun(prediction: Prediction, at: int) -> tuple[Event, ...]:
-    if prediction.events[-1].status is Status.PROCESSING:
+def _begun(prediction: Prediction, now: int) -> tuple[Event, ...]:
+    last = prediction.events[-1]
+    if last.status is Status.PROCESSING:
         return prediction.events
-    return (*prediction.events, Event(at=at, status=Status.PROCESSING))
-
-
-def _failure(at: int, error: str) -> Event:
-    return Event(at=at, status=Status.FAILED, error=error)
+    return (*prediction.events, Event(at=max(now, last.at), status=Status.PROCESSING))

@@ -36,3 +36,7 @@ class StoreUnavailable(Exception):
 
 class BadConfiguration(Exception):
     """Something that the person who starts the server has to change; one line, no stack trace."""
+
+
+class NotNow(BadConfiguration):
+    """It cannot be as things are at the moment, which may change without anybody's doing."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import BadConfiguration, NotNow, StoreUnavailable
 from mock_server.sql_schema import SCHEMA_VERSION, create_tables, metadata, state
 
 Result = TypeVar("Result")
@@ -70,9 +70,12 @@ def open_postgres(url: str, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]:
         with writer.begin() as connection:
             _prepare(shown, connection)
     except DBAPIError as error:
-        raise _unusable(shown, _reason(error)) from error
+        # Without a statement it was not reached, or has let nobody in.
+        raise _unusable(
+            shown, _reason(error), NotNow if error.statement is None else BadConfiguration
+        ) from error
     except StoreUnavailable as error:
-        raise _unusable(shown, str(error)) from error
+        raise _unusable(shown, str(error), NotNow) from error
     finally:
         writer.dispose()
     return reader, writer
@@ -166,5 +169,5 @@ def _reason(error: DBAPIError) -> str:
     return " ".join((said or str(error.orig)).split())
 
 
-def _unusable(shown: str, why: str) -> BadConfiguration:
-    return BadConfiguration(f"cannot use {shown!r} as the store: {why}")
+def _unusable(shown: str, why: str, kind: type[BadConfiguration] = BadConfiguration) -> BadConfiguration:
+    return kind(f"cannot use {shown!r} as the store: {why}")

@@ -20,7 +20,8 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _SOUND_SECONDS = 60
 _UNUSABLE = 2
-_GRACE_SECONDS = 20
+_END_SECONDS = 15
+"""For what comes after the grace: a step that does not end is killed, and a silent database given up."""
 
 _OPTIONS = (
     click.option(
@@ -56,7 +57,7 @@ _OPTIONS = (
         "--fetch-from",
         multiple=True,
         metavar="HOST",
-        help="Fetch what inputs name from this host or network, or from `public` ones; may be repeated. "
+        help="Fetch what inputs name from this host, HOST:PORT or network, or from `public` ones; may be repeated. "
         "[default: nowhere but from this server]",
     ),
     click.option(
@@ -75,6 +76,20 @@ _OPTIONS = (
     click.option(
         "--hub", is_flag=True, default=False, help="Fetch LoRAs and checkpoints named by a hub id from there."
     ),
+    click.option(
+        "--grace",
+        default=10.0,
+        show_default=True,
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="How long a job may go on after SIGTERM or Ctrl-C before it is handed back.",
+    ),
+    click.option(
+        "--job-timeout",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="A job that takes longer has failed. [default: no limit]",
+    ),
 )
 
 
@@ -90,6 +105,8 @@ WORKER_FLAGS = (
     "loras",
     "processes",
     "hub",
+    "grace",
+    "job_timeout",
 )
 """The names of their parameters."""
 
@@ -140,12 +157,14 @@ def require_extra() -> None:
 class Supervisor:
     """Keeps one worker going in a process of its own until it is stopped."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], *, grace: float) -> None:
         self._command = [sys.executable, "-m", "mock_server.testing.launch", "worker", *arguments]
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep_going, name="wavemock-worker", daemon=True)
+        self._patience = grace + _END_SECONDS
+        self._came_up = False
         self.unusable = False
 
     def start(self) -> None:
@@ -160,7 +179,7 @@ class Supervisor:
         if process is not None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_SECONDS)
+                process.wait(self._patience)
             process.kill()
         self._thread.join()
 
@@ -170,8 +189,9 @@ class Supervisor:
             code, sound = self._run_once()
             if self._stopping.is_set():
                 return
-            if code == _UNUSABLE:
-                # It has said why, and would say it again; the main thread takes it from here.
+            if code == _UNUSABLE and not self._came_up:
+                # It has said why, and would say it again; the main thread takes it from here. Where another
+                # has worked as this one was told, something has happened that may pass.
                 self.unusable = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -185,7 +205,7 @@ class Supervisor:
         # Its standard input ends with this process, however that ends, and the worker with it.
         # A session of its own: a Ctrl-C at the terminal is for the server, which tells the worker once.
         with subprocess.Popen(  # noqa: S603 - our own
-            self._command, stdin=subprocess.PIPE, start_new_session=True
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         ) as process:
             with self._lock:
                 self._process = process
@@ -194,6 +214,10 @@ class Supervisor:
             timer = threading.Timer(_SOUND_SECONDS, sound.set)
             timer.daemon = True
             timer.start()
+            assert process.stdout is not None  # noqa: S101 - a pipe, as it was told
+            if line := process.stdout.readline():  # the only one: it is ready
+                self._came_up = True
+                click.echo(line, nl=False)
             code = process.wait()
             timer.cancel()
         return code, sound.is_set()
@@ -204,9 +228,12 @@ def _told(code: int) -> str:
 
 
 @contextlib.contextmanager
-def worker_beside(arguments: list[str]) -> Iterator[None]:
-    """A worker for as long as the server runs. Raises BadConfiguration where it cannot work as it is told."""
-    supervisor = Supervisor(arguments)
+def worker_beside(arguments: list[str], *, grace: float) -> Iterator[None]:
+    """A worker for as long as the server runs, whose `--grace` is among the arguments.
+
+    Raises BadConfiguration where it cannot work as it is told.
+    """
+    supervisor = Supervisor(arguments, grace=grace)
     supervisor.start()
     try:
         yield

@@ -79,6 +79,8 @@ class Child:
         self._settings = settings
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self.came_up = False
+        """Whether there was ever a process that was ready."""
 
     @property
     def pid(self) -> int | None:
@@ -125,6 +127,7 @@ class Child:
             message: Message = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise self._death() from error
+        self.came_up = self.came_up or isinstance(message, Ready)
         return message
 
     def close(self) -> None:

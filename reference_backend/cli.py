@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import BadConfiguration, NotNow, StoreUnavailable
 from mock_server.serving import Unusable
 from mock_server.working import retention_option, worker_options
 from reference_backend.settings import WorkerSettings
@@ -18,7 +18,7 @@ _SETTINGS = [each.name for each in fields(WorkerSettings)]
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-class _NotNow(click.ClickException):
+class _TryAgain(click.ClickException):
     """One line about what is in the way, and an exit code that says that trying again may help."""
 
     exit_code = os.EX_TEMPFAIL
@@ -39,20 +39,6 @@ class _NotNow(click.ClickException):
     metavar="SECONDS",
     help="So long unheard of, and a worker on PostgreSQL has lost its job to another; the same for all.",
 )
-@click.option(
-    "--grace",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="How long a job may go on after SIGTERM or Ctrl-C before it is handed back; a second one ends it.",
-)
-@click.option(
-    "--job-timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="A job that takes longer has failed. [default: no limit]",
-)
 @retention_option
 @click.option(
     "--runner", default="reference_backend.jobs:make_runner", hidden=True, metavar="MODULE:FUNCTION"
@@ -69,15 +55,14 @@ def worker(**flags: Any) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("wavemock.worker").setLevel(logging.INFO)
     # Not for `--help`: SQLAlchemy is most of what a start takes.
-    from reference_backend.queue import AnotherWorker  # noqa: PLC0415
     from reference_backend.worker import run  # noqa: PLC0415
 
     settings = WorkerSettings(**{name: flags.pop(name) for name in _SETTINGS})
     flags["name"] = flags["name"] or f"{socket.gethostname()}-{os.getpid()}"
     try:
         run(settings, **flags, ready=lambda: click.echo(f"wavemock worker {flags['name']} is ready"))
-    except (AnotherWorker, StoreUnavailable) as error:
-        raise _NotNow(str(error)) from error
+    except (NotNow, StoreUnavailable) as error:
+        raise _TryAgain(str(error)) from error
     except BadConfiguration as error:
         raise Unusable(str(error)) from error
     click.echo("The worker has stopped.", err=True)

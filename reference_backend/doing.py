@@ -1,9 +1,9 @@
 """Does one job: attempt after attempt, each fenced, until it has an end or somebody else is to have it."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -16,15 +16,15 @@ from mock_server import attempts
 from mock_server.attempts import PROGRESS, REMARKS, Outdated
 from mock_server.backend import seed_of
 from mock_server.clock import ManualClock, SystemClock
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import BadConfiguration, NotNow, StoreUnavailable
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.store import Store
 from reference_backend.child import Child, Died, Ready, Unusable
 from reference_backend.folders import Folders, discard, folders_of, remove_folder, take_in
 from reference_backend.job import Done, Job
-from reference_backend.queue import Ticket
+from reference_backend.queue import Claims, Ticket
 from reference_backend.stopping import Stop
-from reference_backend.watching import failed, watch
+from reference_backend.watching import Attempt, failed, watch, write_note
 
 _LONGEST_PAUSE = 2.0
 _READY_SECONDS = 0.1
@@ -54,47 +54,32 @@ class Outcome(Enum):
     ENDED = auto()
     """The task has ended, whoever did it, or is no more: the ticket is done with."""
     BACK = auto()
-    """Somebody else is to have it."""
-    LEFT = auto()
-    """Somebody else has it, or the store is out of reach: the engine will see to it."""
+    """Somebody else is to have it, unless somebody has it by now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Try:
-    """One attempt at a job, on the shelf of its session."""
-
-    shelf: Store
-    clock: ManualClock
-    folders: Folders
-    job: Job
-    began: float
-
-    @property
-    def where(self) -> tuple[Folders, str, int]:
-        return self.folders, self.job.id, self.job.attempt
+class _Damaged(Exception):
+    """The store answers, and has something that cannot be read any more."""
 
 
-def attend(worker: Worker, ticket: Ticket) -> Outcome:
+def attend(worker: Worker, claims: Claims, ticket: Ticket) -> Outcome:
     """Tries a job until it has an end, or somebody else is to have it. A try whose child dies is lost."""
-    if ticket.session and ticket.session not in persist(worker, worker.store.sessions):
-        return Outcome.ENDED
-    shelf = persist(worker, partial(worker.store.session, ticket.session))
-    while True:
-        if not started(worker):
-            return Outcome.BACK
-        begun = _begin(worker, shelf, ticket)
-        if begun is None:
-            return Outcome.ENDED
-        outcome = _try(worker, begun)
-        remove_folder(begun.job.folder)
-        if outcome is not None:
-            return outcome
+    shelf = persist(worker, partial(worker.store.session, ticket.session, begin=False))
+    try:
+        while True:
+            if not started(worker):
+                return Outcome.BACK
+            begun = _begin(worker, claims, shelf, ticket)
+            outcome = _try(worker, begun) if isinstance(begun, Attempt) else begun
+            if outcome is not None:
+                return outcome
+    except _Damaged as error:
+        return _set_aside(worker, shelf, ticket, error)
 
 
 def started(worker: Worker) -> bool:
     """Starts the child unless it runs, and waits for it; False where it is time to stop instead.
 
-    Raises BadConfiguration where it does not come up.
+    Raises BadConfiguration where it does not come up; NotNow where one did before.
     """
     if worker.child.pid is not None:
         return True
@@ -108,13 +93,14 @@ def started(worker: Worker) -> bool:
             if isinstance(message, Ready):
                 return True
     except Died as error:
-        raise BadConfiguration(f"{error}, before it could do any") from error
+        trouble = NotNow if worker.child.came_up else BadConfiguration
+        raise trouble(f"{error}, before it could do any") from error
     worker.child.close()
     return False
 
 
-def _begin(worker: Worker, shelf: Store, ticket: Ticket) -> _Try | None:
-    """One more attempt, or None where the task has ended, by this as well, or is no more."""
+def _begin(worker: Worker, claims: Claims, shelf: Store, ticket: Ticket) -> Attempt | Outcome:
+    """One more attempt, unless another worker has the job or the task has ended, maybe by this."""
     clock = ManualClock(real=SystemClock(), shelf=shelf)
     numbers: list[int] = []
 
@@ -125,24 +111,38 @@ def _begin(worker: Worker, shelf: Store, ticket: Ticket) -> _Try | None:
         numbers.append(begun.attempt)
         return begun
 
-    def begin() -> tuple[Prediction | None, Asked | None]:
+    def begin() -> tuple[Asked | None, Prediction | None] | None:
+        # Asked each time: who has waited, for the store or for models to load, may be taken for dead by now.
+        if not claims.holds(ticket):
+            return None
         # The time first: it may come from the same database that the change keeps busy.
-        return shelf.update(ticket.prediction, partial(change, clock.now())), shelf.asked(ticket.prediction)
+        asked, now = shelf.asked(ticket.prediction), clock.now()
+        return asked, shelf.update(ticket.prediction, partial(change, now))
 
-    try:
-        prediction, asked = persist(worker, begin)
-    except Outdated:
-        prediction, asked = None, None
     folders = folders_of(worker.data, ticket.session)
+    try:
+        begun = persist(worker, begin)
+    except Outdated:
+        begun = None, None
+    if begun is None:
+        _log.warning("%s has been given to another worker", ticket.prediction)
+        return Outcome.BACK
+    asked, prediction = begun
     if prediction is None or asked is None or prediction.events[-1].status.final:
         if prediction is not None:
             _log.error("%s has failed: %s", prediction.id, prediction.events[-1].error)
-        remove_folder(folders.training(ticket.prediction))
-        return None
+        return _over(shelf, folders, ticket.prediction)
+    job = _job(prediction, asked, ticket.session, folders)
+    return Attempt(
+        shelf=shelf, clock=clock, folders=folders, job=job, worker=worker.name, began=time.monotonic()
+    )
+
+
+def _job(prediction: Prediction, asked: Asked, session: str, folders: Folders) -> Job:
     given = asked.input
-    job = Job(
+    return Job(
         id=prediction.id,
-        session=ticket.session,
+        session=session,
         model=prediction.model,
         given=given,
         seed=seed_of(prediction, given),
@@ -151,30 +151,30 @@ def _begin(worker: Worker, shelf: Store, ticket: Ticket) -> _Try | None:
         attempt=prediction.attempt,
         created_at=prediction.created_at,
     )
-    return _Try(shelf=shelf, clock=clock, folders=folders, job=job, began=time.monotonic())
 
 
-def _try(worker: Worker, this: _Try) -> Outcome | None:
+def _try(worker: Worker, this: Attempt) -> Outcome | None:
     """What became of one attempt; None where it was lost with its child."""
     job = this.job
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        end = watch(
-            worker.child, job, shelf=this.shelf, clock=this.clock, stop=worker.stop, limit=worker.job_timeout
-        )
+        job.folder.mkdir(parents=True)
+    except FileExistsError:
+        # Of the same id before a reset, and maybe still worked in: no two attempts share names of files.
+        return _give_back(worker, this)
+    except OSError as error:
+        trouble = failed("storage_failed", f"The job has no room to work in: {error.strerror}.")
+        return _finish(worker, this, trouble)
+    try:
+        end = watch(worker.child, this, stop=worker.stop, limit=worker.job_timeout)
+        return _give_back(worker, this) if end is None else _finish(worker, this, end)
     except Died as error:
         _log.error("attempt %d at %s is lost: %s", job.attempt, job.id, error)
         return None
-    except OSError as error:
-        end = failed("storage_failed", f"The job has no room to work in: {error.strerror}.")
-    if end is None:
-        return _give_back(worker, this)
-    if isinstance(end, Done):
-        end = _keep(worker, this, end)
-    return _finish(worker, this, end)
+    finally:
+        remove_folder(job.folder)
 
 
-def _keep(worker: Worker, this: _Try, done: Done) -> Event:
+def _keep(this: Attempt, done: Done) -> Event:
     """The end of a job that was done, once its outputs lie where they belong."""
     names = this.job.makes
     try:
@@ -185,73 +185,97 @@ def _keep(worker: Worker, this: _Try, done: Done) -> Event:
     except OSError as error:
         discard(*this.where, names)
         return failed("storage_failed", f"The outputs cannot be kept: {error.strerror}.")
-    if done.remarks:
-        note = msgspec.json.encode(done.remarks)
-        persist(worker, lambda: this.shelf.change_note(REMARKS, this.job.id, lambda _: note))
     return Event(at=0, status=Status.COMPLETED, outputs=names, nsfw=done.nsfw)
 
 
-def _finish(worker: Worker, this: _Try, event: Event) -> Outcome:
+def _finish(worker: Worker, this: Attempt, end: Done | Event) -> Outcome:
     job = this.job
+    event = _keep(this, end) if isinstance(end, Done) else end
+    remarks = msgspec.json.encode(end.remarks) if isinstance(end, Done) and end.remarks else None
 
     def finish() -> Prediction | None:
-        dated = replace(event, at=this.clock.now())
-        return this.shelf.update(job.id, partial(attempts.finish, attempt=job.attempt, event=dated))
+        # First, for whoever waits for the end; and without any as well, in place of a lost attempt's.
+        write_note(this, REMARKS, remarks)
+        change = partial(attempts.finish, attempt=job.attempt, worker=this.worker)
+        return this.shelf.update(job.id, partial(change, event=replace(event, at=this.clock.now())))
 
+    late = "the prediction is no more"
     try:
         found = persist(worker, finish)
+        counts = found is not None
     except Outdated as error:
-        # It may be this very end that the store has kept and could not tell of.
+        late = str(error)
         found = persist(worker, partial(this.shelf.get, job.id))
-        if found is None or not _says(found, job.attempt, event):
-            _log.warning("%s: the end of attempt %d came too late: %s", job.id, job.attempt, error)
-            discard(*this.where, job.makes)
-            return _settled(this, found)
-    seconds = time.monotonic() - this.began
-    _log.info("%s: attempt %d %s after %.1f s", job.id, job.attempt, event.error or event.status, seconds)
+        # It may be this very end that the store has kept and could not tell of.
+        counts = found is not None and _says(found, this, event)
+    if counts:
+        seconds = time.monotonic() - this.began
+        _log.info("%s: attempt %d %s after %.1f s", job.id, job.attempt, event.error or event.status, seconds)
+    else:
+        _log.warning("%s: the end of attempt %d came too late: %s", job.id, job.attempt, late)
+        discard(*this.where, job.makes)
     return _settled(this, found)
 
 
-def _says(prediction: Prediction, attempt: int, event: Event) -> bool:
-    last = prediction.events[-1]
-    return prediction.attempt == attempt and replace(last, at=event.at) == event
+def _says(prediction: Prediction, this: Attempt, event: Event) -> bool:
+    same = (prediction.attempt, prediction.worker) == (this.job.attempt, this.worker)
+    return same and replace(prediction.events[-1], at=event.at) == event
 
 
-def _give_back(worker: Worker, this: _Try) -> Outcome:
-    change = partial(attempts.hand_back, attempt=this.job.attempt)
+def _give_back(worker: Worker, this: Attempt) -> Outcome:
+    change = partial(attempts.hand_back, attempt=this.job.attempt, worker=this.worker)
     try:
         found = persist(worker, partial(this.shelf.update, this.job.id, change))
     except Outdated as error:
         _log.info("%s: attempt %d is not wanted any more: %s", this.job.id, this.job.attempt, error)
-        return _settled(this, persist(worker, partial(this.shelf.get, this.job.id)))
-    if found is None:
-        return _settled(this, found)
-    _log.info("%s: attempt %d is handed back", this.job.id, this.job.attempt)
-    return Outcome.BACK
+        found = persist(worker, partial(this.shelf.get, this.job.id))
+    else:
+        if found is not None:
+            _log.info("%s: attempt %d is handed back", this.job.id, this.job.attempt)
+    return _settled(this, found)
 
 
-def _settled(this: _Try, found: Prediction | None) -> Outcome:
+def _settled(this: Attempt, found: Prediction | None) -> Outcome:
     """What is to become of the ticket of a prediction as it was found."""
     if found is not None and not found.events[-1].status.final:
-        return Outcome.LEFT
-    if found is None:
-        discard(*this.where, this.job.makes)
-    remove_folder(this.folders.training(this.job.id))
-    with contextlib.suppress(StoreUnavailable):  # nobody looks at the progress of what has ended
-        this.shelf.change_note(PROGRESS, this.job.id, lambda _: None)
+        return Outcome.BACK
+    return _over(this.shelf, this.folders, this.job.id)
+
+
+def _over(shelf: Store, folders: Folders, prediction_id: str) -> Outcome:
+    """Clears away what nobody looks at once a task has ended or is no more."""
+    remove_folder(folders.training(prediction_id))
+    with suppress(StoreUnavailable):
+        shelf.change_note(PROGRESS, prediction_id, lambda _: None)
     return Outcome.ENDED
+
+
+def _set_aside(worker: Worker, shelf: Store, ticket: Ticket, error: _Damaged) -> Outcome:
+    """Takes a job off the queue that nobody could ever do. It fails, where that can be kept."""
+    _log.error("%s is set aside: %s", ticket.prediction, error)
+    now = ManualClock(real=SystemClock(), shelf=shelf).now
+    why = "internal_error: What is kept of this task is damaged; the worker's log says more."
+
+    def fail() -> None:
+        shelf.update(ticket.prediction, partial(attempts.fail, now=now(), error=why))
+
+    with suppress(Outdated, _Damaged):
+        persist(worker, fail)
+    return _over(shelf, folders_of(worker.data, ticket.session), ticket.prediction)
 
 
 def persist(worker: Worker, call: Callable[[], T]) -> T:
     """What the call returns once the store can be reached.
 
-    Raises StoreUnavailable only when the worker has to stop before that.
+    Raises StoreUnavailable only when the worker has to stop before that, and _Damaged.
     """
     pause = 0.05
     while True:
         try:
             return call()
         except StoreUnavailable as error:
+            if isinstance(error.__cause__, msgspec.MsgspecError):
+                raise _Damaged(str(error)) from error
             if worker.stop.over:
                 raise
             if pause > _LONGEST_PAUSE / 4:

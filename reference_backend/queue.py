@@ -22,10 +22,6 @@ class Ticket:
     prediction: str
 
 
-class AnotherWorker(BadConfiguration):
-    """There may be one worker, and there is one; which can change at any time."""
-
-
 class Claims(Protocol):
     """A worker's end of the queue. Any call can raise StoreUnavailable."""
 
@@ -33,12 +29,16 @@ class Claims(Protocol):
         """The job that was accepted first among those that nobody works on; waits so many seconds for one."""
         ...
 
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether the job is still this worker's, and was not given to another meanwhile."""
+        ...
+
     def done(self, ticket: Ticket) -> None:
         """Takes the job off the queue. That it is off it already is no error."""
         ...
 
     def back(self, ticket: Ticket) -> None:
-        """Lets the next worker have the job, at once."""
+        """Lets the next worker have the job, at once, where it is still this one's."""
         ...
 
 

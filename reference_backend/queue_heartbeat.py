@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,8 +21,19 @@ QUEUE = "wavemock"
 _RESCUING = 0x77617265  # any number that others are unlikely to lock
 _CONNECT_SECONDS = 3
 _CALL_SECONDS = 5.0
+_LAST_SECONDS = 2.0
 _LONGEST_PAUSE = 10.0
 _LEAST_PAUSE = 0.2
+
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": _CONNECT_SECONDS,
+    "fallback_application_name": "wavemock",
+    # A network that is cut says nothing, and of itself TCP would wait for a quarter of an hour.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "tcp_user_timeout": 10_000,
+}
+_MINE = "id = %(number)s AND status = 'doing' AND worker_id = %(worker)s"
 
 _OUTAGES = (ConnectorException, psycopg.Error, TimeoutError, OSError)
 
@@ -44,7 +54,8 @@ class Heart:
         connector = PsycopgConnector(
             conninfo=url,
             pool_factory=AsyncNullConnectionPool,
-            kwargs={"connect_timeout": _CONNECT_SECONDS, "fallback_application_name": "wavemock"},
+            kwargs=_CONNECTION,
+            timeout=_CONNECT_SECONDS,
             max_size=0,
         )
         self._jobs = App(connector=connector).job_manager
@@ -70,7 +81,7 @@ class Heart:
             with suppress(StoreUnavailable):  # then the others will notice that it is gone
                 self._call(self._leave())
             self._loop.call_soon_threadsafe(self._over.set)
-            thread.join()
+            thread.join(_LAST_SECONDS)  # what still waits for a silent database ends with the process
 
     def _live(self, born: threading.Event) -> None:
         with asyncio.Runner() as runner:  # which in the end cancels whatever goes on
@@ -80,27 +91,46 @@ class Heart:
 
     def take(self, patience: float) -> Job | None:
         """The next job, if there is one; waits so many seconds for the news of one otherwise."""
-        job = self._call(self._fetch())
+        try:
+            job = self._call(self._fetch())
+        except StoreUnavailable:
+            # The answer that was lost may have been a job, which nobody has once this name is given up.
+            self._worker = None
+            raise
         if job is None:
-            self._call(self._wait_for_news(patience), within=patience + _CALL_SECONDS)
+            self._call(self._wait_for_news(patience), more=patience)
         return job
+
+    def holds(self, number: int) -> bool:
+        """Whether a job is this worker's."""
+        query = f"SELECT id FROM procrastinate_jobs WHERE {_MINE}"  # noqa: S608 - a constant
+        return bool(self._call(self._execute(query, number)))
 
     def finish(self, number: int) -> None:
         """Takes a job off the queue, if it is there."""
-        self._settle(self._jobs.finish_job_by_id_async(number, Status.SUCCEEDED, delete_job=True))
-
-    def retry(self, number: int) -> None:
-        """Lets anybody have a job, if this worker still has it."""
-        self._settle(self._jobs.retry_job_by_id_async(number, datetime.now(UTC)))
-
-    def _settle(self, change: Coroutine[Any, Any, None]) -> None:
         # Where the database refuses, somebody took this worker for dead and has seen to the job.
         with suppress(_Refused):
-            self._call(change)
+            self._call(self._jobs.finish_job_by_id_async(number, Status.SUCCEEDED, delete_job=True))
 
-    def _call(self, coroutine: Coroutine[Any, Any, T], *, within: float = _CALL_SECONDS) -> T:
+    def give_back(self, number: int) -> None:
+        """Lets anybody have a job, if this worker still has it.
+
+        Procrastinate's own function for it would take the job from whoever has it.
+        """
+        change = "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL"
+        self._call(self._execute(f"{change} WHERE {_MINE} RETURNING id", number))
+
+    async def _execute(self, query: str, number: int) -> list[dict[str, Any]]:
+        ask = self._connector.execute_query_all_async
+        rows: list[dict[str, Any]] = await ask(query, number=number, worker=self._worker)
+        return rows
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], *, more: float = 0) -> T:
+        within = _CALL_SECONDS + more
+        asked = asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, within), self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, within), self._loop).result()
+            # A call that is given up may take leave of a server that says nothing, which is not waited for.
+            return asked.result(within + 1)
         except _OUTAGES as error:
             if isinstance(error.__cause__, psycopg.errors.RaiseException):
                 raise _Refused from error
@@ -109,16 +139,16 @@ class Heart:
     async def _fetch(self) -> Job | None:
         if self._worker is None:
             self._worker = await self._jobs.register_worker()
+        name = self._worker
         try:
-            return await self._jobs.fetch_job([QUEUE], self._worker)
+            return await self._jobs.fetch_job([QUEUE], name)
         except BaseException as error:
-            # The answer that was lost may have been a job. It is nobody's as soon as this name is given up;
-            # which is tried once here, and otherwise comes about when this name goes without a heartbeat.
-            given_up, self._worker = self._worker, None
             if isinstance(error.__cause__, psycopg.errors.ForeignKeyViolation):
+                self._worker = None
                 return None  # the name had been struck off the list: it was not heard of for too long
+            # Tried once; otherwise it comes about when the name goes without a heartbeat.
             with suppress(*_OUTAGES):
-                await self._jobs.unregister_worker(given_up)
+                await self._jobs.unregister_worker(name)
             raise
 
     async def _wait_for_news(self, patience: float) -> None:
@@ -153,9 +183,7 @@ class Heart:
         Two at once could free a job that a third has just taken. And just after the database was down,
         everybody looks gone.
         """
-        async with await psycopg.AsyncConnection.connect(
-            self._url, connect_timeout=_CONNECT_SECONDS
-        ) as connection:
+        async with await psycopg.AsyncConnection.connect(self._url, **_CONNECTION) as connection:
             # A rescuer that is stopped in the midst of it must not keep the others from rescuing its own job.
             await connection.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [f"{_CALL_SECONDS}s"]

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import BadConfiguration, NotNow, StoreUnavailable
 from mock_server.prediction import Prediction
 from mock_server.sqlite_file import sqlite_url
-from reference_backend.queue import AnotherWorker, Claims, Ticket
+from reference_backend.queue import Claims, Ticket
 
 _POLL_SECONDS = 0.1
 _BUSY_SECONDS = 5.0
@@ -86,6 +86,10 @@ class _LocalClaims:
             return None
         return Ticket(number=row.number, session=row.session, prediction=row.prediction)
 
+    def holds(self, ticket: Ticket) -> bool:  # noqa: ARG002 - there is no other worker
+        """Always."""
+        return True
+
     def done(self, ticket: Ticket) -> None:
         with _outages():
             self._connection.execute(sa.delete(_jobs).where(_jobs.c.number == ticket.number))
@@ -118,7 +122,7 @@ def _only_worker(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise AnotherWorker(
+            raise NotNow(
                 f"another worker (process {holder}) works for this store already; "
                 "a SQLite file has one worker: end that one, or use postgresql:// for more"
             ) from error

@@ -17,7 +17,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.schema import SchemaManager
 from procrastinate.sql import queries
 
-from mock_server.errors import BadConfiguration, StoreUnavailable
+from mock_server.errors import BadConfiguration, NotNow, StoreUnavailable
 from mock_server.prediction import Prediction
 from reference_backend.queue import Claims, Ticket
 from reference_backend.queue_heartbeat import QUEUE, Heart
@@ -48,6 +48,8 @@ class PostgresEngine:
                         f"--store: the queue in it is of another version of Procrastinate ({missing[0]} is "
                         "missing): apply that project's migrations, or name another database"
                     )
+        except psycopg.OperationalError as error:
+            raise NotNow(f"--store: it cannot hold jobs: {_line(error)}") from error
         except psycopg.Error as error:
             raise BadConfiguration(f"--store: it cannot hold jobs: {_line(error)}") from error
 
@@ -79,11 +81,14 @@ class _PostgresClaims:
         given = job.task_kwargs
         return Ticket(number=job.id or 0, session=str(given["session"]), prediction=str(given["prediction"]))
 
+    def holds(self, ticket: Ticket) -> bool:
+        return self._heart.holds(ticket.number)
+
     def done(self, ticket: Ticket) -> None:
         self._heart.finish(ticket.number)
 
     def back(self, ticket: Ticket) -> None:
-        self._heart.retry(ticket.number)
+        self._heart.give_back(ticket.number)
 
 
 def _missing(connection: psycopg.Connection[Any]) -> list[str]:

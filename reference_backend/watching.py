@@ -1,17 +1,20 @@
 """Watches over the child while it does a job: progress, the fence, limits of time, and the wish to stop."""
 
 import logging
+import math
 import time
+from dataclasses import dataclass
 
 import msgspec
 
 from mock_server import attempts
 from mock_server.attempts import PROGRESS, Outdated
-from mock_server.clock import Clock
+from mock_server.clock import ManualClock
 from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Event, Status
 from mock_server.store import Store
 from reference_backend.child import Broken, Child, Failed, Progress, Stopped
+from reference_backend.folders import Folders
 from reference_backend.job import Done, Job
 from reference_backend.stopping import Stop
 
@@ -20,8 +23,49 @@ _LOOK_SECONDS = 0.25
 _NOTE_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
 """How long the child may take to give a job up. Killing it costs the models that it has loaded."""
+_LAST_SECONDS = 5.0
+"""The same when the worker stops, and the models go anyway. A training keeps a checkpoint meanwhile."""
 
 _log = logging.getLogger("wavemock.worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at a job, by the worker of that name, on the shelf of the job's session.
+
+    `began` is as time.monotonic() has it.
+    """
+
+    shelf: Store
+    clock: ManualClock
+    folders: Folders
+    job: Job
+    worker: str
+    began: float
+
+    @property
+    def where(self) -> tuple[Folders, str, int]:
+        """What the names of its results begin with."""
+        return self.folders, self.job.id, self.job.attempt
+
+
+def check(this: Attempt) -> None:
+    """Raises Outdated where the attempt does not count any more."""
+    found = this.shelf.get(this.job.id)
+    if found is None:
+        raise Outdated("the prediction is no more")
+    attempts.check(found, this.job.attempt, this.worker)
+
+
+def write_note(this: Attempt, kind: str, value: bytes | None) -> None:
+    """Keeps a note on the prediction, or none. Raises Outdated where the attempt does not count any more."""
+
+    def change(_: bytes | None) -> bytes | None:
+        # While the note is locked, so that whoever takes over from here on has the last word.
+        check(this)
+        return value
+
+    this.shelf.change_note(kind, this.job.id, change)
 
 
 def failed(code: str, message: str) -> Event:
@@ -29,16 +73,14 @@ def failed(code: str, message: str) -> Event:
     return Event(at=0, status=Status.FAILED, error=f"{code}: {message}")
 
 
-def watch(
-    child: Child, job: Job, *, shelf: Store, clock: Clock, stop: Stop, limit: float | None
-) -> Done | Event | None:
+def watch(child: Child, this: Attempt, *, stop: Stop, limit: float | None) -> Done | Event | None:
     """What came of the job: done, failed, or None where it was given up.
 
     It is given up when the worker has to stop, and when nobody wants it of this attempt any more. After
     `limit` seconds it has failed. Raises Died where the child has not lived to tell.
     """
-    watched = _Watched(job, shelf, clock)
-    give_up_by: float | None = None
+    job, watched = this.job, _Watched(this)
+    give_up_by = math.inf
     began = time.monotonic()
     child.give(job)
     while True:
@@ -55,11 +97,11 @@ def watch(
             return failed(
                 "timed_out", f"The work on this task took longer than the {limit:g} s allowed here."
             )
-        wanted = watched.look(now)
-        if give_up_by is None and (stop.over or not wanted):
-            child.stop()
-            give_up_by = now + _PATIENCE_SECONDS
-        if stop.hurried or (give_up_by is not None and now > give_up_by):
+        if stop.over or not watched.look(now):
+            if give_up_by == math.inf:
+                child.stop()
+            give_up_by = min(give_up_by, now + (_LAST_SECONDS if stop.over else _PATIENCE_SECONDS))
+        if stop.hurried or now > give_up_by:
             child.close()
             return None
 
@@ -86,11 +128,9 @@ def _end(job: Job, message: object) -> Done | Event | None:
 class _Watched:
     """A job as the store has it: looked at and told of now and then."""
 
-    def __init__(self, job: Job, shelf: Store, clock: Clock) -> None:
+    def __init__(self, this: Attempt) -> None:
         self.progress: Progress | None = None
-        self._job = job
-        self._shelf = shelf
-        self._clock = clock
+        self._this = this
         self._looked = self._told = 0.0
         self._wanted = True
 
@@ -99,30 +139,23 @@ class _Watched:
         if now >= self._looked + _LOOK_SECONDS:
             self._looked = now
             try:
-                self._wanted = self._still_counts()
-                if self._wanted and self.progress is not None and now >= self._told + _NOTE_SECONDS:
+                if self.progress is not None and now >= self._told + _NOTE_SECONDS:
                     self._tell(self.progress)
                     self.progress, self._told = None, now
+                else:
+                    check(self._this)
+            except Outdated:
+                self._wanted = False
             except StoreUnavailable as error:
                 # The job goes on; its end will wait for the store.
                 _log.debug("not looked at for now: %s", error)
         return self._wanted
-
-    def _still_counts(self) -> bool:
-        found = self._shelf.get(self._job.id)
-        if found is None:
-            return False
-        try:
-            attempts.check(found, self._job.attempt)
-        except Outdated:
-            return False
-        return True
 
     def _tell(self, progress: Progress) -> None:
         note = {
             "stage": progress.stage,
             "done": progress.done,
             "of": progress.of,
-            "at": self._clock.now(),
+            "at": self._this.clock.now(),
         }
-        self._shelf.change_note(PROGRESS, self._job.id, lambda _: msgspec.json.encode(note))
+        write_note(self._this, PROGRESS, msgspec.json.encode(note))

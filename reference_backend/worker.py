@@ -10,6 +10,7 @@ from mock_server.errors import BadConfiguration, StoreUnavailable
 from mock_server.sql_store import SqlStore
 from reference_backend.child import Child
 from reference_backend.doing import Outcome, Worker, attend, persist, started
+from reference_backend.pairing import pair
 from reference_backend.queue import Claims, Ticket, engine_for
 from reference_backend.settings import WorkerSettings
 from reference_backend.stopping import Stop
@@ -32,7 +33,8 @@ def run(
 ) -> None:
     """Works until a signal ends it. `ready` is called once jobs are taken.
 
-    Raises BadConfiguration, and StoreUnavailable where the queue cannot be reached at the start.
+    Raises BadConfiguration: NotNow where trying again may help, as with a database that cannot be reached.
+    Raises StoreUnavailable where that goes while this starts.
     """
     stop = Stop(grace=grace)
     stop.listen()
@@ -45,6 +47,7 @@ def run(
         worker = Worker(
             name=name, store=store, data=settings.data, child=child, stop=stop, job_timeout=job_timeout
         )
+        pair(store, settings.data)
         if started(worker):
             ready()
             with sweeping(store, settings.data, retention_days=settings.retention_days):
@@ -72,16 +75,14 @@ def work(worker: Worker, claims: Claims) -> None:
 
 def _settle(worker: Worker, claims: Claims, ticket: Ticket) -> None:
     try:
-        outcome = attend(worker, ticket)
+        outcome = attend(worker, claims, ticket)
     except StoreUnavailable:
-        outcome = Outcome.LEFT  # it was waited for until it was time to stop
+        outcome = Outcome.BACK  # it was waited for until it was time to stop
     except BadConfiguration:
         claims.back(ticket)
         raise
+    settle = claims.done if outcome is Outcome.ENDED else claims.back
     try:
-        if outcome is Outcome.ENDED:
-            persist(worker, partial(claims.done, ticket))
-        elif outcome is Outcome.BACK:
-            persist(worker, partial(claims.back, ticket))
+        persist(worker, partial(settle, ticket))
     except StoreUnavailable as error:
         _log.warning("the queue could not be told of %s: %s", ticket.prediction, error)

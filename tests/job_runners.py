@@ -40,6 +40,14 @@ def abort(settings: WorkerSettings) -> Runner:
     os.abort()
 
 
+def make_once(settings: WorkerSettings) -> Runner:
+    """The runner as above, in a place where there is room for the models the first time only."""
+    if (settings.data / "loaded").exists():
+        os.abort()
+    (settings.data / "loaded").touch()
+    return make(settings)
+
+
 def load_for_ever(settings: WorkerSettings) -> Runner:
     """Models that are large."""
     (settings.data / "loading").touch()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from workplace import Workplace, statuses, until, workplace_at, workplace_for
 
-from mock_server.errors import BadConfiguration
+from mock_server.errors import BadConfiguration, NotNow
 
 pytest_plugins = ("postgres",)
 
@@ -194,6 +194,25 @@ def test_a_process_that_does_not_come_up_is_told(place: Workplace) -> None:
     place.submit()
     with pytest.raises(BadConfiguration, match="SIGABRT"):
         place.work_off(runner="job_runners:abort")
+
+
+def test_models_that_do_not_load_again_end_the_worker_and_not_the_job(each_place: Workplace) -> None:
+    job = each_place.submit("die 1")
+    with pytest.raises(NotNow, match="SIGABRT"):
+        each_place.work_off(runner="job_runners:make_once")
+    assert each_place.end(job) == "processing"
+    each_place.work_off()
+    assert (each_place.end(job), each_place.find(job).attempt) == ("completed", 2)
+
+
+def test_two_attempts_of_the_same_number_share_no_names(place: Workplace) -> None:
+    job = place.submit()
+    # As another worker has it, who was at this id before a reset.
+    others = place.folders().work(job, 1)
+    others.mkdir(parents=True)
+    place.work_off()
+    assert (place.end(job), place.find(job).spared) == ("completed", 1)
+    assert (place.results(), others.exists()) == ([f"{job}-2-0.png"], True)
 
 
 def test_jobs_are_told_of_one_line_each(place: Workplace, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from store_processes import a_request
 
-from mock_server.memory_store import MemoryStore
 from mock_server.prediction import Event, Prediction, Status
+from mock_server.sql_store import SqlStore
 from mock_server.store import Store
 from reference_backend.folders import Folders, folders_of
+from reference_backend.pairing import pair
 from reference_backend.sweeping import sweep
 
 DAY = 86_400_000
@@ -21,9 +22,10 @@ ID = "1" * 32
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with closing(MemoryStore(keep=100, keep_bytes=1 << 20)) as made:
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(SqlStore(f"sqlite:///{tmp_path}/store.db")) as made:
         made.change_clock(lambda state: replace(state, frozen_at=10 * DAY))
+        pair(made, tmp_path)
         yield made
 
 
@@ -102,6 +104,37 @@ def test_what_belongs_to_nothing_goes_after_a_while(store: Store, tmp_path: Path
     make_old(folders)
     sweep(store, tmp_path, retention_days=7)
     assert left(folders) == ([], [], False)
+    assert store.sessions() == []
+
+
+@pytest.mark.parametrize("mark", [None, "another store's"])
+def test_nothing_is_swept_from_a_folder_of_another_store(
+    store: Store, tmp_path: Path, mark: str | None
+) -> None:
+    keep(store, a_job(PROCESSING, FAILED))
+    fill(folders_of(tmp_path, ""))
+    make_old(folders_of(tmp_path, ""))
+    if mark is None:
+        (tmp_path / "store-id").unlink()
+    else:
+        (tmp_path / "store-id").write_text(mark)
+    sweep(store, tmp_path, retention_days=7)
+    assert left(folders_of(tmp_path, "")) == ([1, 2, 3], [1, 2, 3], True)
+
+
+def test_a_session_that_is_swept_does_not_begin_again(store: Store, tmp_path: Path) -> None:
+    fill(folders_of(tmp_path, "a"))
+    store.session("a")
+    sessions = store.sessions
+
+    def reset_meanwhile() -> list[str]:
+        found = sessions()
+        store.session("a").clear()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "sessions", reset_meanwhile)
+        sweep(store, tmp_path, retention_days=7)
     assert store.sessions() == []
 
 

@@ -90,7 +90,6 @@ def test_a_second_worker_on_a_file_is_refused_in_one_line(start: Start) -> None:
     ("flags", "why"),
     [
         (("--store", "sqlite:////no/such/folder/x.db"), "there is no directory"),
-        (("--store", "postgresql://127.0.0.1:1/x"), "cannot use"),
         (("--store", "redis://"), "jobs need sqlite"),
         (("--runner", "job_runners:refuse"), "--device auto: there is none"),
         (("--runner", "no_such_module:x"), "the jobs of this worker cannot be done here"),
@@ -102,6 +101,19 @@ def test_a_worker_that_cannot_work_says_so_in_one_line(
     code, said, told = ended(start(*flags, ready=False))
     assert (code, said, told.count("\n")) == (2, "", 1), told
     assert why in told
+
+
+def test_a_database_that_is_away_may_come_back(start: Start) -> None:
+    code, said, told = ended(start("--store", "postgresql://127.0.0.1:1/x", ready=False))
+    assert (code, said, told.count("\n")) == (os.EX_TEMPFAIL, "", 1), told
+    assert "cannot use" in told
+
+
+def test_a_worker_is_refused_the_data_folder_of_another_store(start: Start, tmp_path: Path) -> None:
+    start().kill()
+    code, said, told = ended(start("--data", f"{tmp_path}/typo", ready=False))
+    assert (code, said, told.count("\n")) == (2, "", 1), told
+    assert "is not the folder of this --store" in told
 
 
 def test_what_a_killed_worker_was_at_is_begun_again_first(place: Workplace, start: Start) -> None:

@@ -1,5 +1,6 @@
 """The queue on PostgreSQL: workers that are gone or only taken for it, and a database that restarts."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from procrastinate.exceptions import ConnectorException  # noqa: E402
 from workplace import Workplace, until, workplace_at  # noqa: E402
 
 from mock_server.errors import BadConfiguration, StoreUnavailable  # noqa: E402
+from reference_backend.doing import Outcome, attend  # noqa: E402
 from reference_backend.queue import Claims  # noqa: E402
 from reference_backend.queue_heartbeat import Heart  # noqa: E402
 
@@ -125,6 +127,19 @@ def test_a_job_whose_handing_out_was_not_heard_is_not_lost(
         assert found.task_kwargs["prediction"] == job
 
 
+def test_a_job_that_another_has_by_now_is_neither_begun_nor_given_back(place: Workplace) -> None:
+    place.submit()
+    with place.engine.claims(stale=600) as paused, place.engine.claims(stale=STALE) as other:
+        old = paused.take(0)
+        assert old is not None
+        die(place)
+        new = until(lambda: other.take(0))
+        with place.worker() as worker:
+            assert attend(worker, paused, old) is Outcome.BACK
+        paused.back(old)
+        assert (place.begun(), paused.holds(old), other.holds(new)) == ([], False, True)
+
+
 def test_one_worker_at_a_time_frees_the_jobs_of_others(place: Workplace) -> None:
     job = place.submit()
     with (
@@ -174,6 +189,20 @@ def take_once_up(claims: Claims) -> Any:
     with suppress(StoreUnavailable):
         return taken(claims) or Up
     return None
+
+
+def test_a_worker_does_not_wait_for_a_database_that_says_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    back = threading.Timer(25, cluster.resume)
+    with workplace_at(cluster.new_database(), tmp_path) as place:
+        with place.engine.claims(stale=60) as claims:
+            assert taken(claims) is None
+            cluster.pause()
+            back.start()
+            with pytest.raises(StoreUnavailable):
+                claims.take(0)
+        assert back.is_alive()
+        back.cancel()
+        cluster.resume()
 
 
 def test_just_after_a_restart_nobody_is_taken_for_dead(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Jobs that end before their time: nobody wants them, they take too long, or their worker has to stop."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 from workplace import Workplace, finished_by_hand, statuses, until, workplace_at, workplace_for
@@ -13,7 +12,6 @@ from workplace import Workplace, finished_by_hand, statuses, until, workplace_at
 from mock_server import attempts
 from reference_backend import watching
 from reference_backend.doing import Outcome, attend
-from reference_backend.queue import Ticket
 
 pytest_plugins = ("postgres",)
 
@@ -31,21 +29,20 @@ def each_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workp
         yield made
 
 
-def ticket(prediction_id: str, session: str = "") -> Ticket:
-    return Ticket(number=1, session=session, prediction=prediction_id)
-
-
-@pytest.mark.parametrize("end", [finished_by_hand, lambda place, job: place.store.drop(job)])
-def test_a_job_that_nobody_wants_any_more_is_stopped(
-    each_place: Workplace, end: Callable[[Workplace, str], Any]
-) -> None:
+def test_a_job_that_was_ended_otherwise_is_stopped(each_place: Workplace) -> None:
     job = each_place.submit(f"wait {each_place.data}/never")
     with each_place.working():
         until(each_place.begun)
-        end(each_place, job)
-    assert each_place.results() == []
-    with suppress(AssertionError):
-        assert each_place.end(job) == "somebody said so"
+        finished_by_hand(each_place, job)
+    assert (each_place.end(job), each_place.results()) == ("somebody said so", [])
+
+
+def test_a_job_that_was_deleted_is_stopped(each_place: Workplace) -> None:
+    job = each_place.submit(f"wait {each_place.data}/never")
+    with each_place.working():
+        until(each_place.begun)
+        each_place.store.drop(job)
+    assert (each_place.store.get(job), each_place.results()) == (None, [])
 
 
 def test_the_process_lives_on_when_its_job_is_stopped(place: Workplace) -> None:
@@ -82,10 +79,26 @@ def taken_over(place: Workplace, job: str) -> None:
 def test_an_attempt_that_another_has_overtaken_leaves_the_job_alone(each_place: Workplace) -> None:
     gate = each_place.data / "gate"
     job = each_place.submit(f"wait {gate}")
-    with each_place.worker() as worker, in_thread(partial(overtake_when_begun, each_place, job)):
-        assert attend(worker, ticket(job)) is Outcome.LEFT
+    with (
+        each_place.engine.claims(stale=60) as claims,
+        each_place.worker() as worker,
+        in_thread(partial(overtake_when_begun, each_place, job)),
+    ):
+        ticket = claims.take(0)
+        assert ticket is not None
+        assert attend(worker, claims, ticket) is Outcome.BACK
     assert statuses(each_place.find(job)) == ["created", "processing"]
     assert each_place.find(job).worker == "two"
+
+
+def test_a_job_that_was_begun_past_its_owner_comes_to_an_end(each_place: Workplace) -> None:
+    gate = each_place.data / "gate"
+    job = each_place.submit(f"wait {gate}")
+    with each_place.working():
+        overtake_when_begun(each_place, job)
+        gate.touch()
+    found = each_place.find(job)
+    assert (each_place.end(job), found.attempt, found.worker) == ("completed", 3, "one")
 
 
 def overtake_when_begun(place: Workplace, job: str) -> None:
@@ -144,5 +157,14 @@ def test_who_asks_twice_does_not_wait_for_the_job(place: Workplace) -> None:
     with place.working(grace=60) as worker:
         until(place.begun)
         worker.stop.ask()
+        worker.stop.ask()
+    assert (place.find(job).spared, place.find(job).worker) == (1, "")
+
+
+def test_who_stops_does_not_wait_long_for_a_step(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_LAST_SECONDS", 0.1)
+    job = place.submit("hang")
+    with place.working() as worker:
+        until(place.begun)
         worker.stop.ask()
     assert (place.find(job).spared, place.find(job).worker) == (1, "")

@@ -120,6 +120,9 @@ class UntilEmpty:
             self.stop.ask()
         return ticket
 
+    def holds(self, ticket: Ticket) -> bool:
+        return self.claims.holds(ticket)
+
     def done(self, ticket: Ticket) -> None:
         self.claims.done(ticket)
 
