@@ -25,7 +25,7 @@ from mock_server.control.page import PATH as PAGE_PATH
 from mock_server.control.page import is_page, serve_page
 from mock_server.desk import Desk, Desks
 from mock_server.downloads import serve_output
-from mock_server.errors import BadConfiguration, Refusal
+from mock_server.errors import BadConfiguration, Refusal, StoreUnavailable
 from mock_server.faults import POLL, SUBMIT
 from mock_server.handlers import result, submit
 from mock_server.memory_store import MemoryStore
@@ -117,8 +117,16 @@ def _known_to_workers() -> frozenset[str]:
     return frozenset(MODELS)
 
 
-def _desk(settings: Settings, root: Store, bell: Bell, jobs: frozenset[str] | None, session: str) -> Desk:
-    store = root.session(session)
+def _desk(
+    settings: Settings,
+    root: Store,
+    bell: Bell,
+    jobs: frozenset[str] | None,
+    session: str,
+    *,
+    begin: bool = True,
+) -> Desk:
+    store = root.session(session, begin=begin)
     clock = ManualClock(real=SystemClock(), shelf=store)
     directory = settings.data / "sessions" / session if session else settings.data
     retention = round(settings.retention_days * 86_400_000)
@@ -181,11 +189,17 @@ def _open_store(settings: Settings) -> Store:
 
     if settings.backend != "gpu":
         return SqlStore(settings.store)
-    from reference_backend.queue import engine_for  # noqa: PLC0415 - as above
+    from reference_backend.pairing import pair  # noqa: PLC0415 - as above
+    from reference_backend.queue import engine_for  # noqa: PLC0415
 
     engine = engine_for(settings.store)
     store = SqlStore(settings.store, enqueue=engine.enqueue)
-    engine.prepare()
+    try:
+        engine.prepare()
+        pair(store, settings.data)
+    except (BadConfiguration, StoreUnavailable) as error:
+        store.close()
+        raise BadConfiguration(str(error)) from error
     return store
 
 

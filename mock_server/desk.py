@@ -141,10 +141,11 @@ class Desk:
 class Desks:
     """The desk of each session. At most `most` are at hand, beside `root`, that of whoever names no session.
 
-    A desk holds nothing of its own, so it can be made again at any time, and twice at once.
+    A desk holds nothing of its own, so it can be made again at any time, and twice at once. `make` is given
+    the name of a session, and whether that is to begin.
     """
 
-    def __init__(self, make: Callable[[str], Desk], *, most: int = MOST_SESSIONS) -> None:
+    def __init__(self, make: Callable[..., Desk], *, most: int = MOST_SESSIONS) -> None:
         self.root = make("")
         self._make = make
         self._most = most
@@ -170,6 +171,10 @@ class Desks:
             if len(self._desks) > self._most:
                 self._desks.popitem(last=False)
         return found
+
+    def looking_at(self, session: str) -> Desk:
+        """The desk of a session that was there a moment ago. If it is no more, it does not begin again."""
+        return self.at_hand(session) or self._make(session, begin=False)
 
     async def find(self, session: str) -> Desk | None:
         """The desk of a session, if there is such a session."""

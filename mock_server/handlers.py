@@ -37,7 +37,7 @@ from mock_server.journal import digest, fingerprint
 from mock_server.outputs import url_of
 from mock_server.prediction import Asked, Event, Prediction, Status
 from mock_server.scenarios import Scenario
-from mock_server.webhooks import deliveries
+from mock_server.webhooks import awaiting, deliveries
 
 _ENCODER = msgspec.json.Encoder()
 _POLL_SECONDS = 0.05
@@ -131,7 +131,7 @@ def _accept(
     if chosen.draws:
         prediction = replace(prediction, draws=chosen.draws)
     try:
-        desk.store.add(prediction, asked, now=now, beside=deliveries.awaited(prediction, base))
+        desk.store.add(prediction, asked, now=now, beside=awaiting.beside(prediction, base))
     except StoreUnavailable:
         accounts.dismiss(desk, prediction_id, price=price)
         raise
@@ -140,15 +140,19 @@ def _accept(
 
 
 def report(desk: Desk, prediction: Prediction, base: str) -> None:
-    """Sees to the webhook of a prediction: asks for it, has it wait for another end, or takes it back."""
-    if not prediction.webhook:
-        return
+    """Sees to the webhook of a prediction that is a story. The end of a job is waited for elsewhere."""
+    if prediction.webhook and not prediction.job:
+        schedule(desk, prediction, base)
+
+
+def schedule(desk: Desk, prediction: Prediction, base: str) -> None:
+    """Asks for the webhook of a prediction, has it wait for another end, or takes it back."""
     before = deliveries.find(desk.store, prediction.id)
     if before is not None:
         delivery = deliveries.rescheduled(before, prediction)
     else:
         fault = struck_task(desk, WEBHOOK, prediction) if prediction.ends_at is not None else None
-        delivery = deliveries.scheduled(prediction, base, fault)
+        delivery = deliveries.scheduled(prediction, base, fault, now=desk.clock.now())
     if delivery is not None:
         deliveries.keep(desk.store, delivery)
         desk.changed()

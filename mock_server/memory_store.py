@@ -31,21 +31,23 @@ class MemoryStore:
         self._lock = threading.Lock()
         self.clear()
 
-    def session(self, name: str) -> "MemoryStore":
+    def session(self, name: str, *, begin: bool = True) -> "MemoryStore":
         """The store of a session; it keeps as much as this one."""
         found = self._family.get(name)
         if found is None:
             with self._lock:
-                if len(self._family) > MOST_SESSIONS:
+                if begin and len(self._family) > MOST_SESSIONS:
                     raise StoreFull(f"there are {MOST_SESSIONS} sessions; reset those that are done with")
                 found = MemoryStore(keep=self._keep, keep_bytes=self._keep_bytes)
                 found._name, found._family = name, self._family
-                found = self._family.setdefault(name, found)
+                if begin:
+                    found = self._family.setdefault(name, found)
         return found
 
-    def sessions(self) -> list[str]:
+    def sessions(self, *noting: str) -> list[str]:
         """The names of the others."""
-        return sorted(name for name in list(self._family) if name)
+        found = sorted((name, store) for name, store in list(self._family.items()) if name)
+        return [name for name, store in found if not noting or any(map(store._notes.get, noting))]
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -108,8 +108,10 @@ class Prediction:
 
     def moved(self, now: int, *events: Event) -> "Prediction":
         """The same with `events` in place of everything that has not happened by `now`."""
-        dated = tuple(replace(event, at=now) for event in events)
-        return replace(self, events=self.seen_at(now) + dated, steps=())
+        seen = self.seen_at(now)
+        # Nothing happens before what has happened, even where a worker with a clock ahead has dated that.
+        now = max(now, seen[-1].at)
+        return replace(self, events=seen + tuple(replace(event, at=now) for event in events), steps=())
 
 
 def luck_of(prediction_id: str) -> int:

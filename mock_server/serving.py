@@ -209,8 +209,8 @@ def serve(**flags: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _data_folder(kept) as data, contextlib.ExitStack() as beside:
-            if flags["backend"] == "gpu" and flags["store"] is None:
-                flags["store"] = f"sqlite:///{data}/wavemock.db"
+            if flags["backend"] == "gpu":
+                flags["store"] = _store_of_jobs(flags["store"], data, kept=kept)
             _check_flags(processes, flags, elsewhere=elsewhere, kept=kept)
             settings = Settings(data=data, sync_seconds=sync_seconds, **flags)
             catalog = read_contracts(settings)
@@ -219,7 +219,7 @@ def serve(**flags: Any) -> None:
             url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
             if settings.backend == "gpu" and not elsewhere:
                 require_extra()
-                beside.enter_context(worker_beside(_for_worker(settings, work)))
+                beside.enter_context(worker_beside(_for_worker(settings, work), grace=work["grace"]))
             run(
                 settings,
                 catalog,
@@ -250,6 +250,17 @@ def _data_folder(kept: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise BadConfiguration(f"--data {kept}: cannot be used: {error.strerror}") from error
     yield kept.resolve()
+
+
+def _store_of_jobs(named: str | None, data: Path, *, kept: Path | None) -> str:
+    """The URL of the store: the one that was named, or a file that lasts as long as the data folder."""
+    if named is None:
+        return f"sqlite:///{data}/wavemock.db"
+    if kept is None:
+        raise click.UsageError(
+            "--store: with --backend gpu it needs --data DIR, or the tasks would outlast their results."
+        )
+    return named
 
 
 def _for_worker(settings: "Settings", work: Mapping[str, Any]) -> list[str]:

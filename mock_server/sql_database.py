@@ -12,10 +12,13 @@ from mock_server.errors import BadConfiguration, StoreUnavailable
 from mock_server.sqlite_file import open_sqlite, sqlite_url
 
 
-def open_database(url: str, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]:
-    """An engine that reads and one that writes."""
+def open_database(url: str, busy_timeout: float, *, flushed: bool) -> tuple[sa.Engine, sa.Engine]:
+    """An engine that reads and one that writes.
+
+    `flushed`: what is written outlasts a power cut. PostgreSQL sees to that by itself.
+    """
     if not url.startswith("postgresql:"):
-        return open_sqlite(sqlite_url(url), busy_timeout)
+        return open_sqlite(sqlite_url(url), busy_timeout, flushed=flushed)
     try:
         # Whoever has no PostgreSQL needs no driver for it.
         from mock_server.postgres import open_postgres  # noqa: PLC0415

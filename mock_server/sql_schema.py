@@ -1,6 +1,7 @@
 """The tables of a store in a database, and what SQLite and PostgreSQL have to be told differently."""
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -10,8 +11,9 @@ from mock_server.clock import ClockState
 from mock_server.store import encode
 
 SCHEMA_VERSION = 2
-LONGEST_ID = 32
-LONGEST_KEY = 200
+_LONGEST_ID = 32
+_LONGEST_KEY = 200
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _INSERT: dict[str, Callable[[sa.Table], postgresql.Insert | sqlite.Insert]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -34,8 +36,8 @@ predictions = sa.Table(
         sa.Identity(always=True),
         primary_key=True,
     ),
-    sa.Column("session", _text(LONGEST_KEY), nullable=False),
-    sa.Column("id", _text(LONGEST_ID), nullable=False),
+    sa.Column("session", _text(_LONGEST_KEY), nullable=False),
+    sa.Column("id", _text(_LONGEST_ID), nullable=False),
     sa.Column("record", sa.LargeBinary, nullable=False),
     # Last in the row, because SQLite reads a row from its front and only as far as it has to.
     sa.Column("asked", sa.LargeBinary, nullable=False),
@@ -44,15 +46,15 @@ predictions = sa.Table(
 notes = sa.Table(
     "notes",
     metadata,
-    sa.Column("session", _text(LONGEST_KEY), primary_key=True),
+    sa.Column("session", _text(_LONGEST_KEY), primary_key=True),
     sa.Column("kind", _text(20), primary_key=True),
-    sa.Column("key", _text(LONGEST_KEY), primary_key=True),
+    sa.Column("key", _text(_LONGEST_KEY), primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
 )
 sessions = sa.Table(
     "sessions",
     metadata,
-    sa.Column("name", _text(LONGEST_KEY), primary_key=True),
+    sa.Column("name", _text(_LONGEST_KEY), primary_key=True),
     sa.Column("next_number", sa.BigInteger, nullable=False, default=0),
     sa.Column("clock", sa.LargeBinary, nullable=False, default=lambda: encode(ClockState())),
 )
@@ -61,6 +63,16 @@ state = sa.Table(
     metadata,
     sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
 )
+
+
+def could_be_an_id(text: str) -> bool:
+    """Whether there can be a prediction of that id, so that the database is worth asking."""
+    return len(text) <= _LONGEST_ID and text.isascii() and "\0" not in text
+
+
+def could_be_a_key(text: str) -> bool:
+    """Whether there can be a note of that key: no driver takes a lone surrogate, and not every one a NUL."""
+    return "\0" not in text and not _SURROGATES.search(text)
 
 
 def create_tables(connection: sa.Connection) -> int | None:

@@ -5,7 +5,6 @@ Every statement is SQLAlchemy Core and the same for both. How each is opened sta
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -19,7 +18,8 @@ from mock_server.clock import ClockState
 from mock_server.prediction import Asked, Prediction
 from mock_server.sql_database import open_database, outages
 from mock_server.sql_schema import (
-    LONGEST_ID,
+    could_be_a_key,
+    could_be_an_id,
     insert_into,
     notes,
     predictions,
@@ -32,7 +32,6 @@ Enqueue = Callable[[sa.Connection, str, Prediction], None]
 """Puts a job into a worker's queue: within the transaction that accepts it, a session's name, and the job."""
 
 _MANY = 20_000
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _decode_clock = msgspec.json.Decoder(ClockState).decode
 
 
@@ -43,26 +42,29 @@ class SqlStore:
     A call waits up to `busy_timeout` seconds for its turn in this process and as long again for another
     process to release the database, then raises StoreUnavailable; with PostgreSQL at most 3 each. A
     database that cannot be used, for whatever reason, raises BadConfiguration here. `enqueue` is called for
-    each job that is added; whatever it raises undoes the whole and reaches the caller.
+    each job that is added; whatever it raises undoes the whole and reaches the caller. A store with one
+    outlasts a power cut: what it has acknowledged is on the disk.
     """
 
     blocking: ClassVar[bool] = True
 
     def __init__(self, url: str, *, busy_timeout: float = 5.0, enqueue: Enqueue | None = None) -> None:
-        self._reader, self._writer = open_database(url, busy_timeout)
+        self._reader, self._writer = open_database(url, busy_timeout, flushed=enqueue is not None)
         self._pid = os.getpid()
         self._name = ""
         self._enqueue = enqueue
 
-    def session(self, name: str) -> "SqlStore":
+    def session(self, name: str, *, begin: bool = True) -> "SqlStore":
         """The store of a session, over the same connections."""
         if name == self._name:
             return self
+        found = copy(self)
+        found._name = name
+        if not begin:
+            return found
         with self._reading() as connection:
             known = connection.scalar(sa.select(sessions.c.name).where(sessions.c.name == name))
             many = connection.scalar(sa.select(sa.func.count()).select_from(sessions)) or 0
-        found = copy(self)
-        found._name = name
         if known is None:
             if many > MOST_SESSIONS:
                 raise StoreFull(f"there are {MOST_SESSIONS} sessions; reset those that are done with")
@@ -70,10 +72,13 @@ class SqlStore:
                 found._begin_session(connection)
         return found
 
-    def sessions(self) -> list[str]:
-        """The names of the others."""
+    def sessions(self, *noting: str) -> list[str]:
+        """The names of the others, by one query that looks each of them up in the index of the notes."""
+        query = sa.select(sessions.c.name).where(sessions.c.name != "").order_by(sessions.c.name)
+        if noting:
+            of_it = sa.exists().where(notes.c.session == sessions.c.name, notes.c.kind.in_(noting))
+            query = query.where(of_it)
         with self._reading() as connection:
-            query = sa.select(sessions.c.name).where(sessions.c.name != "").order_by(sessions.c.name)
             return list(connection.scalars(query))
 
     def add(
@@ -92,6 +97,10 @@ class SqlStore:
             "asked": encode(asked),
         }
         with self._changing() as connection:
+            if self._name:
+                # Another process may have cleared it, and whoever looks for the prediction begins with those
+                # sessions that there are.
+                self._begin_session(connection)
             try:
                 connection.execute(sa.insert(predictions), row)
             except IntegrityError as error:
@@ -127,7 +136,7 @@ class SqlStore:
 
     def drop(self, prediction_id: str) -> bool:
         """Forgets a prediction."""
-        if not _could_be_an_id(prediction_id):
+        if not could_be_an_id(prediction_id):
             return False
         with self._changing() as connection:
             return connection.execute(sa.delete(predictions).where(self._is(prediction_id))).rowcount > 0
@@ -137,7 +146,7 @@ class SqlStore:
         number = predictions.c.number
         query = sa.select(predictions.c.record).where(predictions.c.session == self._name)
         if before is not None:
-            if not _could_be_an_id(before):
+            if not could_be_an_id(before):
                 return []
             query = query.where(number < sa.select(number).where(self._is(before)).scalar_subquery())
         with self._reading() as connection:
@@ -161,7 +170,7 @@ class SqlStore:
 
     def note(self, kind: str, key: str) -> bytes | None:
         """The note of that kind and key, which can be any text."""
-        if not _could_be_kept(key):
+        if not could_be_a_key(key):
             return None
         with self._reading() as connection:
             return connection.scalar(sa.select(notes.c.value).where(self._at(kind, key)))
@@ -265,7 +274,7 @@ class SqlStore:
         *,
         for_update: bool = False,
     ) -> bytes | None:
-        if not _could_be_an_id(prediction_id):
+        if not could_be_an_id(prediction_id):
             return None
         query = sa.select(column).where(self._is(prediction_id))
         return connection.scalar(query.with_for_update() if for_update else query)
@@ -295,13 +304,3 @@ class SqlStore:
             for engine in (self._reader, self._writer):
                 engine.dispose(close=engine.dialect.name == "sqlite")
             self._pid = os.getpid()
-
-
-def _could_be_an_id(prediction_id: str) -> bool:
-    """Whether to ask the database at all."""
-    return len(prediction_id) <= LONGEST_ID and prediction_id.isascii() and "\0" not in prediction_id
-
-
-def _could_be_kept(key: str) -> bool:
-    """Whether there can be a note of that key: no driver takes a lone surrogate, and not every one a NUL."""
-    return "\0" not in key and not _SURROGATES.search(key)

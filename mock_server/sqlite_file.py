@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,10 @@ def _unusable(file: str, why: str) -> BadConfiguration:
     return BadConfiguration(f"cannot use {file!r} as the store: {why}")
 
 
-def open_sqlite(url: sa.URL, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]:
+def open_sqlite(url: sa.URL, busy_timeout: float, *, flushed: bool) -> tuple[sa.Engine, sa.Engine]:
     """Checks the file, or creates it, and returns an engine that reads and one that writes.
 
+    With `flushed` each commit waits for the disk, so that a power cut costs none; a kill never does.
     Neither is connected when this returns, so a process may fork. Reads are single statements and need no
     transaction. A single connection writes: threads queue up for it instead of polling SQLite's lock.
     """
@@ -65,7 +67,7 @@ def open_sqlite(url: sa.URL, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]
     reader = sa.create_engine(url, pool_size=READERS, **options)
     writer = sa.create_engine(url, pool_size=1, **options)
     for engine in (reader, writer):
-        sa.event.listen(engine, "connect", _set_synchronous)
+        sa.event.listen(engine, "connect", partial(_set_synchronous, "FULL" if flushed else "NORMAL"))
     sa.event.listen(writer, "begin", _begin_immediate)
     file = str(url.database)
     try:
@@ -78,9 +80,9 @@ def open_sqlite(url: sa.URL, busy_timeout: float) -> tuple[sa.Engine, sa.Engine]
     return reader, writer
 
 
-def _set_synchronous(connection: sqlite3.Connection, _record: Any) -> None:
+def _set_synchronous(level: str, connection: sqlite3.Connection, _record: Any) -> None:
     # With a write-ahead log, NORMAL loses nothing when a process dies; only a power cut can cost commits.
-    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA synchronous={level}")
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

@@ -92,15 +92,19 @@ class Store(ClockShelf, Protocol):
         """Adds a note whose key is a number of twelve digits, beyond its kind's last; `keep` of them stay."""
         ...
 
-    def session(self, name: str) -> "Store":
-        """The store of that session, made if need be; the empty name is for whoever names none.
+    def session(self, name: str, *, begin: bool = True) -> "Store":
+        """The store of that session; the empty name is for whoever names none.
 
-        Raises StoreFull where there are too many sessions.
+        The session begins now if there is none, unless it is only looked at. Raises StoreFull where there are
+        too many.
         """
         ...
 
-    def sessions(self) -> list[str]:
-        """The names of the sessions that there are, but for the empty one."""
+    def sessions(self, *noting: str) -> list[str]:
+        """The names of the sessions that there are, but for the empty one.
+
+        With kinds of notes, of those that hold one of them; that costs little, however many others there are.
+        """
         ...
 
     def clear(self) -> None:

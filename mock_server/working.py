@@ -57,8 +57,8 @@ _OPTIONS = (
         "--fetch-from",
         multiple=True,
         metavar="HOST",
-        help="Fetch what inputs name from this host, HOST:PORT or network, or from `public` ones; may be repeated. "
-        "[default: nowhere but from this server]",
+        help="Fetch what inputs name from this host, HOST:PORT or network, or from `public` ones; "
+        "may be repeated. [default: nowhere but from this server]",
     ),
     click.option(
         "--loras",

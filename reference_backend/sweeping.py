@@ -12,10 +12,11 @@ from mock_server.errors import StoreUnavailable
 from mock_server.prediction import Prediction, Status
 from mock_server.store import Store
 from reference_backend.folders import Folders, folders_of, remove_folder, sessions_in
+from reference_backend.pairing import are_paired
 
 _PAUSE_SECONDS = 600.0
 _UNKNOWN_SECONDS = 3600
-"""So old is what belongs to no prediction before it goes: --store may name the wrong one by mistake."""
+"""So old is what belongs to no prediction before it goes: one may have been reset while it was worked on."""
 
 _log = logging.getLogger("wavemock.worker")
 
@@ -44,11 +45,17 @@ def sweeping(store: Store, data: Path, *, retention_days: float) -> Iterator[Non
 
 
 def sweep(store: Store, data: Path, *, retention_days: float) -> None:
-    """Removes what is outdated in every session. Raises StoreUnavailable, and has then not removed all."""
+    """Removes what is outdated in every session, and nothing where folder and store are not a pair.
+
+    Raises StoreUnavailable, and has then not removed all.
+    """
+    if not are_paired(store, data):
+        _log.warning("nothing is swept away: %s does not belong to the store", data)
+        return
     known = {"", *store.sessions()}
     for session in sessions_in(data):
         folders = folders_of(data, session)
-        shelf = store.session(session) if session in known else None
+        shelf = store.session(session, begin=False) if session in known else None
         _sweep_results(shelf, folders, retention_days)
         for prediction_id, attempt, path in folders.attempts_kept():
             found = _find(shelf, prediction_id)

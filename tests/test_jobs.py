@@ -16,10 +16,13 @@ from workplace import until
 
 from conftest import Client, MakeClient, StartServer
 from mock_server import attempts
+from mock_server.app import Settings, check, read_contracts
+from mock_server.errors import BadConfiguration
 from mock_server.outputs import result_name
 from mock_server.prediction import Event, Status
 from mock_server.sql_store import SqlStore
-from mock_server.webhooks import deliveries
+from mock_server.webhooks import awaiting, deliveries
+from reference_backend.pairing import pair
 
 PROMPT: dict[str, Any] = {"size": "512*512", "seed": 7}
 
@@ -49,7 +52,7 @@ class Shop:
         self.results.mkdir(exist_ok=True)
         (self.results / result_name(prediction_id, attempt, "0.png")).write_bytes(content)
         event = Event(at=0, status=Status.COMPLETED, outputs=("0.png",), nsfw=(False,))
-        self.store.update(prediction_id, partial(attempts.finish, attempt=attempt, event=event))
+        self.store.update(prediction_id, partial(attempts.finish, attempt=attempt, worker="one", event=event))
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_what_a_worker_tells_is_seen_whatever_its_clock_says(shop: Shop) -> None
 def test_the_result_is_the_file_of_the_attempt_that_counts(shop: Shop) -> None:
     prediction_id = shop.client.submit(**PROMPT)
     shop.begin(prediction_id)
-    second = shop.begin(prediction_id, worker="two")
+    second = shop.begin(prediction_id)
     (shop.results).mkdir()
     (shop.results / result_name(prediction_id, 1, "0.png")).write_bytes(b"of the first")
     shop.complete(prediction_id, second, b"of the second")
@@ -132,6 +135,37 @@ def test_a_job_that_was_cancelled_takes_no_more_from_its_worker(shop: Shop) -> N
     assert shop.client.result(prediction_id)["status"] == "failed"
 
 
+def test_a_job_ends_after_it_began_though_the_clock_of_its_worker_was_ahead(shop: Shop) -> None:
+    prediction_id = shop.client.submit(**PROMPT)
+    shop.store.update(prediction_id, partial(attempts.begin, now=1 << 42, worker="one"))
+    answer = shop.client.post(f"/api/v3/predictions/{prediction_id}/cancel")
+    assert answer.json()["data"]["executionTime"] == 0
+    assert all(event["happened"] for event in shop.client.inside(prediction_id)["events"])
+
+
+def test_only_a_worker_completes_a_job(shop: Shop) -> None:
+    prediction_id = shop.client.submit(**PROMPT)
+    path = f"/_mock/predictions/{prediction_id}/advance"
+    refused = shop.client.post(path, {"to": "completed"})
+    assert (refused.status_code, "Only a worker can complete it" in refused.json()["message"]) == (409, True)
+    assert [shop.client.post(path, {"to": to}).status_code for to in ("processing", "failed")] == [200, 200]
+
+
+def test_the_end_of_a_job_by_hand_is_left_to_those_who_wait_for_it(shop: Shop) -> None:
+    path = "/api/v3/wavespeed-ai/flux-schnell-lora?webhook=http://127.0.0.1:9/"
+    prediction_id = shop.client.post(path, {"prompt": "x"}).json()["data"]["id"]
+    shop.client.post(f"/api/v3/predictions/{prediction_id}/cancel")
+    assert (deliveries.all_of(shop.store), awaiting.all_of(shop.store)) == ([], [prediction_id])
+
+
+def test_a_server_does_not_take_the_folder_of_another_store(tmp_path: Path) -> None:
+    with closing(SqlStore(f"sqlite:///{tmp_path}/right.db")) as store:
+        pair(store, tmp_path)
+    wrong = Settings(data=tmp_path, backend="gpu", store=f"sqlite:///{tmp_path}/wrong.db")
+    with pytest.raises(BadConfiguration, match="is not the folder of this --store"):
+        check(wrong, read_contracts(wrong))
+
+
 def test_a_model_that_no_worker_knows_is_simulated_and_says_so(
     make_client: MakeClient, tmp_path: Path
 ) -> None:
@@ -159,8 +193,8 @@ def test_the_end_of_a_job_is_reported_once_though_two_servers_watch(
         prediction_id = answer.json()["data"]["id"]
         store.update(prediction_id, partial(attempts.begin, now=0, worker="one"))
         failed = Event(at=0, status=Status.FAILED, error="out_of_memory: too large")
-        store.update(prediction_id, partial(attempts.finish, attempt=1, event=failed))
-        until(lambda: bool(store.notes(deliveries.KIND)) and not deliveries.all_awaited(store))
+        store.update(prediction_id, partial(attempts.finish, attempt=1, worker="one", event=failed))
+        until(lambda: bool(store.notes(deliveries.KIND)) and not awaiting.all_of(store))
         until(lambda: deliveries.all_of(store)[0].state == "delivered")
         assert [got.task["error"] for got in receiver.got] == ["out_of_memory: too large"]
 
@@ -173,9 +207,7 @@ def test_a_job_that_was_deleted_is_waited_for_no_more(serve: StartServer, tmp_pa
             f"{server.url}/api/v3/wavespeed-ai/flux-schnell-lora?webhook=http://127.0.0.1:9/",
             json={"prompt": "x"}, headers={"Authorization": "Bearer k"}, timeout=30,
         )  # fmt: skip
-        assert [prediction_id for prediction_id, _ in deliveries.all_awaited(store)] == [
-            answer.json()["data"]["id"]
-        ]
+        assert awaiting.all_of(store) == [answer.json()["data"]["id"]]
         store.drop(answer.json()["data"]["id"])
-        until(lambda: not deliveries.all_awaited(store))
+        until(lambda: not awaiting.all_of(store))
         assert deliveries.all_of(store) == []

@@ -189,6 +189,20 @@ def test_sessions_are_listed_by_name(store: Store) -> None:
     assert store.sessions() == ["a", "b"]
 
 
+def test_a_session_that_is_only_looked_at_does_not_begin(store: Store) -> None:
+    assert (store.session("a", begin=False).count(), store.sessions()) == (0, [])
+    fill(store.session("a"), 1)
+    assert store.session("a", begin=False).count() == 1
+
+
+def test_those_sessions_can_be_listed_that_hold_notes_of_some_kind(store: Store) -> None:
+    for name, kind in (("c", "x"), ("b", "y"), ("a", "z"), ("", "x")):
+        store.session(name).change_note(kind, "k", lambda _: b"")
+    store.session("d").change_note("x", "k", lambda _: b"")
+    store.session("d").change_note("x", "k", lambda _: None)
+    assert (store.sessions("x", "y"), store.sessions("x"), store.sessions("w")) == (["b", "c"], ["c"], [])
+
+
 def test_a_cleared_session_is_no_more(store: Store) -> None:
     fill(store.session("a"), 1)
     store.session("b")

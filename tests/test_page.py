@@ -4,6 +4,7 @@ import datetime as dt
 import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -192,6 +193,16 @@ def test_a_task_is_completed_and_its_pictures_are_shown(bench: Bench) -> None:
     bench.open(f"tasks/{prediction}")
     bench.page.get_by_role("button", name="Complete").click()
     expect(bench.page.locator(".output figcaption")).to_contain_text(["512 \u00d7 512", "512 \u00d7 512"])
+
+
+def test_what_a_worker_does_cannot_be_completed_by_hand(
+    context: BrowserContext, serve: StartServer, tmp_path: Path
+) -> None:
+    shared = ["--store", f"sqlite:///{tmp_path}/store.db", "--data", str(tmp_path)]
+    bench = bench_on(context, serve("--backend", "gpu", "--workers-elsewhere", *shared).url)
+    bench.open(f"tasks/{bench.submit()}")
+    expect(bench.page.get_by_role("button", name="Complete")).to_be_disabled()
+    expect(bench.page.get_by_role("button", name="Fail")).to_be_enabled()
 
 
 def test_looking_at_a_picture_is_no_fetch(bench: Bench) -> None:

@@ -40,6 +40,14 @@ def test_a_file_remembers(url: str) -> None:
         assert (store.next_number(), store.clock_state()) == (1, ClockState(offset=7))
 
 
+def test_a_store_of_jobs_outlasts_a_power_cut_and_one_of_stories_a_kill(url: str) -> None:
+    levels = []
+    for enqueue in (lambda *_: None, None):
+        with closing(SqlStore(url, enqueue=enqueue)) as store, store._writing() as connection:
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+    assert levels == [2, 1]  # FULL and NORMAL
+
+
 def test_two_stores_on_one_file_see_the_same(url: str) -> None:
     with closing(SqlStore(url)) as one, closing(SqlStore(url)) as other:
         fill(one, 1)

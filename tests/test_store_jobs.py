@@ -53,6 +53,16 @@ def test_a_job_is_queued_with_its_session(opened: Callable[[Enqueue], SqlStore])
     assert queued(store) == [("", a_job(1).id), ("s", a_job(2).id)]
 
 
+def test_a_job_is_in_a_session_that_there_is_though_another_process_has_reset_it(
+    opened: Callable[[Enqueue], SqlStore], url: str
+) -> None:
+    session = opened(queue).session("s")
+    with closing(SqlStore(url)) as other:
+        other.session("s").clear()
+        session.add(a_job(1), a_request(), now=0)
+        assert other.sessions() == ["s"]
+
+
 def test_what_is_no_job_is_not_queued(opened: Callable[[Enqueue], SqlStore]) -> None:
     asked: list[str] = []
     fill(opened(lambda _, __, prediction: asked.append(prediction.id)), 1)

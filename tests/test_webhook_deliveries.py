@@ -160,7 +160,7 @@ class Bench:
         """Accepts a prediction, and keeps the delivery that it asks for."""
         prediction = ended(number, url, fault=fault, ends_at=ends_at)
         self.store.add(prediction, Asked(received="{}"), now=START)
-        delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault)
+        delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault, now=START)
         if delivery is not None:
             deliveries.keep(self.store, delivery)
         return delivery
@@ -200,7 +200,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def planned(fault: str = "", **more: Any) -> Delivery:
     prediction = ended(1, "http://127.0.0.1/", fault=fault, **more)
-    delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault)
+    delivery = deliveries.scheduled(prediction, "http://mock.test", prediction.fault, now=START)
     assert delivery is not None
     return delivery
 
@@ -213,11 +213,12 @@ def tried(status: int, at: int = END, **more: Any) -> Attempt:
 
 
 def test_nothing_is_scheduled_without_a_webhook() -> None:
-    assert deliveries.scheduled(ended(1, ""), "http://mock.test") is None
+    assert deliveries.scheduled(ended(1, ""), "http://mock.test", now=START) is None
 
 
 def test_nothing_is_scheduled_while_no_end_is_in_sight() -> None:
-    assert deliveries.scheduled(ended(1, "http://127.0.0.1/", ends_at=None), "http://mock.test") is None
+    endless = ended(1, "http://127.0.0.1/", ends_at=None)
+    assert deliveries.scheduled(endless, "http://mock.test", now=START) is None
 
 
 def test_the_end_of_a_prediction_is_when_it_is_reported() -> None:

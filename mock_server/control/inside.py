@@ -104,7 +104,7 @@ def _event(prediction: Prediction, event: Event, base: str, now: int) -> dict[st
     told: dict[str, Any] = {
         "at": timestamp(event.at),
         "status": event.status,
-        "happened": event.at <= now,
+        "happened": prediction.job or event.at <= now,
     }
     if event.error:
         told["error"] = event.error
@@ -125,6 +125,8 @@ def advance(desk: Desk, call: Call) -> dict[str, Any]:
         stands = current.seen_at(desk.clock.now())[-1].status
         if stands.final or to is stands:
             raise Refusal(409, f"The prediction is {stands} already.")
+        if current.job and to is Status.COMPLETED:
+            raise Refusal(409, "Only a worker can complete it, by making its outputs; it can be failed here.")
         return tuple(_way(current, stands, to, error))
 
     move(desk, prediction_id, plan, base_url(desk, call.scope))

@@ -13,8 +13,8 @@ from mock_server.store import Store
 
 KIND = "delivery"
 """The notes that deliveries are, by prediction id."""
-_AWAITED = "delivery-awaited"  # one for each job that has yet to end; it holds the origin of addresses
-_QUEUE = "delivery-due"  # one note for each that is pending; its key begins with the date
+QUEUE = "delivery-due"
+"""The notes of those that are pending; their keys begin with the date."""
 _HELD = "delivery-held"  # one for each that waits for another, by prediction id
 
 RETRIES = 3
@@ -76,14 +76,16 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Delivery).decode
 
 
-def scheduled(prediction: Prediction, base: str, fault: Fault | None = None) -> Delivery | None:
+def scheduled(prediction: Prediction, base: str, fault: Fault | None = None, *, now: int) -> Delivery | None:
     """The delivery that a prediction asks for; None where it asks for none, or no end is in sight.
 
-    `fault` is what goes wrong with it.
+    `fault` is what goes wrong with it. The end of a story is reported when it happens, that of a job `now`:
+    it has happened, whatever the clock of the worker says that dated it.
     """
     ended_at = prediction.ends_at
     if not prediction.webhook or ended_at is None:
         return None
+    ended_at = now if prediction.job else ended_at
     kind = fault.kind if fault else ""
     delay = fault.span if fault and kind == "late" else _HOLD if kind == "out-of-order" else 0
     return Delivery(
@@ -105,23 +107,10 @@ def rescheduled(delivery: Delivery, prediction: Prediction) -> Delivery | None:
     ended_at = prediction.ends_at
     if ended_at is None:
         return None
+    if prediction.job:
+        return delivery  # it has one end, which has happened
     due = None if delivery.due is None else delivery.due + ended_at - delivery.ended_at
     return replace(delivery, ended_at=ended_at, due=due)
-
-
-def awaited(prediction: Prediction, base: str) -> dict[str, bytes]:
-    """What to keep beside a prediction whose worker will end it, so that its delivery cannot get lost."""
-    return {_AWAITED: base.encode()} if prediction.job and prediction.webhook else {}
-
-
-def all_awaited(store: Store) -> list[tuple[str, str]]:
-    """The ids of the predictions whose end is waited for, each with the origin of its addresses."""
-    return [(prediction_id, base.decode()) for prediction_id, base in store.notes(_AWAITED)]
-
-
-def wait_no_more(store: Store, prediction_id: str) -> None:
-    """The prediction has ended, and its delivery is kept; or it is no more."""
-    store.change_note(_AWAITED, prediction_id, lambda _: None)
 
 
 def timestamp_of(delivery: Delivery, at: int) -> int:
@@ -189,7 +178,7 @@ def redeliver(store: Store, prediction_id: str, now: int) -> Delivery | None:
 
 def due(store: Store, until: int | None = None) -> Delivery | None:
     """The pending delivery that is due first, and by `until` if that is given."""
-    while first := store.notes(_QUEUE, limit=1):
+    while first := store.notes(QUEUE, limit=1):
         [(key, _)] = first
         date, prediction_id, _ = key.split()
         if until is not None and int(date) > until:
@@ -197,7 +186,7 @@ def due(store: Store, until: int | None = None) -> Delivery | None:
         delivery = find(store, prediction_id)
         if delivery is not None and _place(delivery) == key:
             return delivery
-        store.change_note(_QUEUE, key, lambda _: None)  # it has been moved, or is done with
+        store.change_note(QUEUE, key, lambda _: None)  # it has been moved, or is done with
     return None
 
 
@@ -282,7 +271,7 @@ def _change(
 
 def _queue(store: Store, delivery: Delivery) -> None:
     if delivery.due is not None:
-        store.change_note(_QUEUE, _place(delivery), lambda _: b"")
+        store.change_note(QUEUE, _place(delivery), lambda _: b"")
         if delivery.held:
             store.change_note(_HELD, delivery.prediction, lambda _: b"")
 

@@ -45,17 +45,17 @@ class Bell:
 async def serve_forever(courier: Courier, offices: Callable[[], list[Office]], bell: Bell) -> None:
     """Sends what falls due in any session, until cancelled. A slow receiver holds up its own session only.
 
-    `offices` gives every session that there is. Ring the bell whenever a delivery was kept: while nothing is
-    pending, this only waits for it. What fell due while no server ran is sent at the start, and dated then.
+    `offices` gives every session that may have any. Ring the bell whenever a delivery was kept: while nothing
+    is pending, this only waits for it. What fell due while no server ran is sent at the start, dated then.
     """
     rounds: dict[str, asyncio.Task[None]] = {}
     rung: set[str] = set()
     try:
-        for office in await _patiently(partial(courier.run, offices)):
-            await _patiently(partial(courier.run, _recover, office))
+        for office in await patiently(partial(courier.run, offices)):
+            await patiently(partial(courier.run, _recover, office))
         while True:
             rounds = {name: each for name, each in rounds.items() if not each.done()}
-            for office in await _patiently(partial(courier.run, offices)):
+            for office in await patiently(partial(courier.run, offices)):
                 rung.add(office.name)
                 if office.name not in rounds:
                     rounds[office.name] = asyncio.create_task(_attend(courier, office, rung))
@@ -74,7 +74,7 @@ async def _attend(courier: Courier, office: Office, rung: set[str]) -> None:
     """Sees to one session until nothing is pending. Its name in `rung` says that something may have come."""
     while office.name in rung:
         rung.discard(office.name)
-        await _patiently(partial(_send_all, courier, office))
+        await patiently(partial(_send_all, courier, office))
 
 
 async def _send_all(courier: Courier, office: Office) -> None:
@@ -86,11 +86,18 @@ async def _send_all(courier: Courier, office: Office) -> None:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """What `work` gives, tried until it does: a store can be locked for a while, which must not end this."""
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` gives, tried until it does: a store can be locked for a while, which must not end this.
+
+    A trouble is told when it begins.
+    """
+    told = ""
     while True:
         try:
             return await work()
         except Exception as error:  # noqa: BLE001 - nobody is left behind this who could start it again
-            _log.warning("webhooks: %s: %s; another try follows", type(error).__name__, error)
+            trouble = f"{type(error).__name__}: {error}"
+            if trouble != told:
+                _log.warning("webhooks: %s; more tries follow", trouble)
+            told = trouble
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -106,6 +106,8 @@ export function showTask(task, id) {
   showTimeline(parts.line, task);
   setHidden(parts.moves, isFinal(status));
   allow(parts.buttons.processing, status === "created");
+  // What a worker does, only that can complete.
+  allow(parts.buttons.completed, !task.job);
   showOutputs(outputs, task);
   const delivery = world.webhooks?.webhooks?.find((each) => each.prediction === task.id);
   setHidden(parts.blocks.webhook, !task.webhook);
