@@ -33,24 +33,27 @@ _LARGEST_SIDE = 4096
 _DEFAULT_SIZE = (1024, 1024)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request that was accepted `at` a moment in milliseconds; `given` is its effective input.
+
+    It does not begin to run before `free_at`; None: not before something has ended.
+    """
+
+    id: str
+    at: int
+    contract: Contract
+    scenario: Scenario
+    given: Mapping[str, Any]
+    free_at: int | None = 0
+    webhook: str = ""
+
+
 class Backend(Protocol):
     """What submits are handed to."""
 
-    def submit(
-        self,
-        prediction_id: str,
-        *,
-        at: int,
-        contract: Contract,
-        scenario: Scenario,
-        given: Mapping[str, Any],
-        free_at: int | None = 0,
-        webhook: str = "",
-    ) -> Prediction:
-        """A prediction that begins `at`; `given` is its effective input.
-
-        It does not begin to run before `free_at`; None: not before something has ended.
-        """
+    def submit(self, submission: Submission) -> Prediction:
+        """The prediction that begins with it."""
         ...
 
     def remarks(self, contract: Contract, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -68,18 +71,9 @@ class SimulatedBackend:
     image_format: str
     uploaded: Callable[[str, int], bytes | None]
 
-    def submit(
-        self,
-        prediction_id: str,
-        *,
-        at: int,
-        contract: Contract,
-        scenario: Scenario,
-        given: Mapping[str, Any],
-        free_at: int | None = 0,
-        webhook: str = "",
-    ) -> Prediction:
+    def submit(self, submission: Submission) -> Prediction:
         """A prediction with all that lies ahead of it."""
+        contract, scenario, given = submission.contract, submission.scenario, submission.given
         if contract.produces == "lora":
             outputs: tuple[str, ...] = ("0.safetensors",)
         else:
@@ -87,26 +81,26 @@ class SimulatedBackend:
             outputs = tuple(f"{index}.{suffix}" for index in range(image_count(given)))
         story = tell(
             scenario,
-            at=at,
+            at=submission.at,
             seconds=contract.seconds,
-            luck=luck_of(prediction_id),
+            luck=luck_of(submission.id),
             outputs=outputs,
             checked=is_checked(contract, given),
-            free_at=free_at,
+            free_at=submission.free_at,
         )
         return Prediction(
-            id=prediction_id,
+            id=submission.id,
             model=contract.model,
             edition=contract.edition,
             version=contract.version,
             scenario=scenario.name,
-            created_at=at,
+            created_at=submission.at,
             inline=contract.produces == "images" and bool(given.get("enable_base64_output", False)),
             makes=outputs,
             events=story.events,
             steps=story.steps,
             fault=scenario.fault,
-            webhook=webhook,
+            webhook=submission.webhook,
         )
 
     def remarks(self, contract: Contract, given: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002 - whatever the model
@@ -173,28 +167,10 @@ class JobBackend:
     simulated: SimulatedBackend
     models: frozenset[str]
 
-    def submit(
-        self,
-        prediction_id: str,
-        *,
-        at: int,
-        contract: Contract,
-        scenario: Scenario,
-        given: Mapping[str, Any],
-        free_at: int | None = 0,
-        webhook: str = "",
-    ) -> Prediction:
+    def submit(self, submission: Submission) -> Prediction:
         """A prediction that waits for a worker, or one with all that lies ahead of it."""
-        told = self.simulated.submit(
-            prediction_id,
-            at=at,
-            contract=contract,
-            scenario=scenario,
-            given=given,
-            free_at=free_at,
-            webhook=webhook,
-        )
-        if scenario.name != PLAIN or contract.model not in self.models:
+        told = self.simulated.submit(submission)
+        if submission.scenario.name != PLAIN or submission.contract.model not in self.models:
             return told
         return replace(told, events=told.events[:1], steps=(), job=True)
 

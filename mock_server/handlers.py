@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from mock_server import accounts
 from mock_server.auth import bearer_key
-from mock_server.backend import image_count
+from mock_server.backend import Submission, image_count
 from mock_server.catalog import Contract
 from mock_server.choosing import choose
 from mock_server.desk import (
@@ -119,8 +119,8 @@ def _accept(
     now = desk.clock.now()
     images = image_count(given) if contract.produces == "images" else 1
     prediction_id, price = _new_id(desk), contract.price * images
-    prediction = desk.backend.submit(
-        prediction_id,
+    submission = Submission(
+        id=prediction_id,
         at=now,
         contract=contract,
         scenario=chosen.scenario,
@@ -128,6 +128,7 @@ def _accept(
         free_at=accounts.admit(desk, prediction_id, images=images, price=price, now=now),
         webhook=webhook,
     )
+    prediction = desk.backend.submit(submission)
     if chosen.draws:
         prediction = replace(prediction, draws=chosen.draws)
     try:
