@@ -15,7 +15,7 @@ from reference_backend.tiny.training import Plan, measure_exported, train
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder to write; may hold a checkpoint."
 )
-@click.option("--steps", default=12_000, show_default=True, help="Steps of all stages together.")
+@click.option("--steps", default=24_000, show_default=True, help="Steps of all stages together.")
 @click.option("--minutes", type=float, help="Minutes of all stages together, in place of steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", default=0, show_default=True)

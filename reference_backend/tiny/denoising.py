@@ -47,14 +47,28 @@ SMALLER_CANVASES = (
     Canvas(columns=16, rows=16, share=0.03),
 )
 """What the base learns on. A step on 1024 x 1024 shows a quarter of the pictures of one on 512 x 512."""
+LARGER_CANVASES = (
+    Canvas(columns=8, rows=8, share=0.20),
+    Canvas(columns=12, rows=8, share=0.03),
+    Canvas(columns=8, rows=12, share=0.03),
+    Canvas(columns=12, rows=12, share=0.10),
+    Canvas(columns=16, rows=12, share=0.04),
+    Canvas(columns=12, rows=16, share=0.04),
+    Canvas(columns=16, rows=16, share=0.44),
+    Canvas(columns=24, rows=24, share=0.12),
+)
+"""What it goes on with: shapes on large canvases are learned anew, colours and places are not."""
 ALL_CANVASES = (
     Canvas(columns=8, rows=8, share=0.34),
-    Canvas(columns=12, rows=8, share=0.08),
-    Canvas(columns=8, rows=12, share=0.08),
-    Canvas(columns=12, rows=12, share=0.16),
-    Canvas(columns=16, rows=16, share=0.24),
+    Canvas(columns=12, rows=8, share=0.03),
+    Canvas(columns=8, rows=12, share=0.03),
+    Canvas(columns=12, rows=12, share=0.10),
+    Canvas(columns=16, rows=12, share=0.03),
+    Canvas(columns=12, rows=16, share=0.03),
+    Canvas(columns=16, rows=16, share=0.34),
     Canvas(columns=24, rows=24, share=0.10),
 )
+"""What guidance and few steps are learned on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,13 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Generator, Tensor
 
 from reference_backend.tiny.autoencoder import install_basis
-from reference_backend.tiny.denoising import ALL_CANVASES, SMALLER_CANVASES, Studio, base_stage
+from reference_backend.tiny.denoising import (
+    ALL_CANVASES,
+    LARGER_CANVASES,
+    SMALLER_CANVASES,
+    Studio,
+    base_stage,
+)
 from reference_backend.tiny.distilling import few_step_stage, guidance_stage, without_guidance
 from reference_backend.tiny.measuring import Row, measure
 from reference_backend.tiny.model import VARIANTS, build_pipeline, build_scheduler, save_pipeline
@@ -19,7 +25,7 @@ from reference_backend.tiny.stages import Budget, Stage, run_stage
 from reference_backend.tiny.text_training import text_stage
 from reference_backend.tiny.vae_training import decoder_stage, find_basis
 
-SHARES = {"text": 0.03, "decoder": 0.22, "base": 0.45, "larger": 0.12, "guidance": 0.12, "few-steps": 0.06}
+SHARES = {"text": 0.02, "decoder": 0.15, "base": 0.28, "larger": 0.40, "guidance": 0.10, "few-steps": 0.05}
 """How the steps, or the minutes, are divided over the stages."""
 _TEXT_BATCH_FACTOR = 6
 _DECODER_BATCH_SHARE = 5
@@ -32,7 +38,7 @@ class Plan:
     out: Path
     seed: int = 0
     batch: int = 32
-    steps: int = 12_000
+    steps: int = 24_000
     minutes: float | None = None
     device: str = "cpu"
 
@@ -68,7 +74,7 @@ def train(plan: Plan) -> None:
 def _denoise(plan: Plan, pipeline: FluxPipeline, basis: Tensor) -> FluxTransformer2DModel:
     """The denoiser before guidance: first mostly small pictures, then all sizes."""
     transformer = pipeline.transformer
-    for name, canvases, rate in (("base", SMALLER_CANVASES, 2e-3), ("larger", ALL_CANVASES, 1.2e-3)):
+    for name, canvases, rate in (("base", SMALLER_CANVASES, 2e-3), ("larger", LARGER_CANVASES, 2e-3)):
         studio = Studio(pipeline, basis, batch=plan.batch, canvases=canvases)
         averaged = _averaged(transformer)
         _run(plan, base_stage(name, transformer, averaged, studio, learning_rate=rate))
