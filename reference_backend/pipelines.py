@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import diffusers
 import torch
 import transformers
+from tqdm import tqdm
 
 from mock_server.errors import BadConfiguration
 from reference_backend.memory import is_lack_of_memory
@@ -122,6 +124,8 @@ def _be_quiet() -> None:
     for library in _CHATTERING:
         library.set_verbosity_error()
         library.disable_progress_bar()
+    # Bars that are not shown have a lock, too: one among processes, that a killed one leaves behind.
+    tqdm.set_lock(threading.RLock())
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ def test_every_part_has_the_asked_kind_of_numbers(folder: Path) -> None:
     pipe = load(str(folder), device="cpu", dtype="bf16").pipe
     parts = (pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)
     assert {parameter.dtype for part in parts for parameter in part.parameters()} == {torch.bfloat16}
+
+
+def test_a_killed_process_leaves_no_lock_of_progress_bars_behind(folder: Path) -> None:
+    program = (
+        "from multiprocessing.synchronize import SemLock\n"
+        "def refuse(*_, **__): raise AssertionError('a lock among processes')\n"
+        "SemLock.__init__ = refuse\n"
+        "from reference_backend.pipelines import load\n"
+        f"pipe = load({str(folder)!r}, device='cpu').pipe\n"
+        "pipe('a star', width=64, height=64, num_inference_steps=1, max_sequence_length=28)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True)
 
 
 def test_loading_asks_nobody_and_says_nothing(
