@@ -25,8 +25,7 @@ def begin(prediction: Prediction, *, now: int, worker: str) -> Prediction:
 
     Raises Outdated where it has ended already.
     """
-    if prediction.events[-1].status.final:
-        raise Outdated(f"the prediction is {prediction.events[-1].status} already")
+    _check_open(prediction)
     if prediction.attempt - prediction.spared >= MOST_ATTEMPTS:
         error = f"worker_died: The work on this task has ended its worker {MOST_ATTEMPTS} times."
         return fail(prediction, now=now, error=error)
@@ -35,8 +34,7 @@ def begin(prediction: Prediction, *, now: int, worker: str) -> Prediction:
 
 def fail(prediction: Prediction, *, now: int, error: str) -> Prediction:
     """The prediction failed, whichever attempt is at it. Raises Outdated where it has ended already."""
-    if prediction.events[-1].status.final:
-        raise Outdated(f"the prediction is {prediction.events[-1].status} already")
+    _check_open(prediction)
     begun = _begun(prediction, now)
     failure = Event(at=max(now, begun[-1].at), status=Status.FAILED, error=error)
     return replace(prediction, events=(*begun, failure))
@@ -61,12 +59,16 @@ def check(prediction: Prediction, attempt: int, worker: str) -> None:
 
     The number alone would not do: after a reset an id can come again, and its attempts are counted anew.
     """
-    last = prediction.events[-1]
-    if last.status.final:
-        raise Outdated(f"the prediction is {last.status} already")
+    _check_open(prediction)
     if (prediction.attempt, prediction.worker) != (attempt, worker):
         by = f"attempt {prediction.attempt} by {prediction.worker or 'nobody'}"
         raise Outdated(f"{by} has taken over from attempt {attempt} by {worker}")
+
+
+def _check_open(prediction: Prediction) -> None:
+    last = prediction.events[-1].status
+    if last.final:
+        raise Outdated(f"the prediction is {last} already")
 
 
 def _begun(prediction: Prediction, now: int) -> tuple[Event, ...]:
